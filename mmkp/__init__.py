@@ -1,0 +1,1 @@
+"""mmkp: multimodal keypoint detection."""

@@ -1,0 +1,55 @@
+"""Words with times, and the text of a moment: the words of a window with a cursor in the one being spoken."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+CURSOR = "|"
+WINDOW_S = 0.5
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word and when it is spoken, in seconds."""
+
+    text: str
+    start_s: float
+    end_s: float
+
+
+def text_at(words: Sequence[Word], time_s: float, window_s: float = WINDOW_S) -> str:
+    """The words that the window centred on `time_s` touches, with `|` at that moment's place.
+
+    Within a word the cursor stands after the share of its letters that has been spoken, between words where the pause
+    is: "bin bl|ue at", "|bin", "soon |".
+    """
+    before, after = time_s - window_s / 2, time_s + window_s / 2
+    parts, placed = [], False
+    for word in words:
+        if word.end_s <= before or word.start_s >= after:
+            continue
+        if not placed and time_s < word.start_s:
+            parts.append(CURSOR + word.text)
+            placed = True
+        elif not placed and time_s < word.end_s:
+            share = (time_s - word.start_s) / (word.end_s - word.start_s)
+            at = round(share * len(word.text))
+            parts.append(word.text[:at] + CURSOR + word.text[at:])
+            placed = True
+        else:
+            parts.append(word.text)
+    if not placed:
+        parts.append(CURSOR)
+    return " ".join(parts)
+
+
+def evenly_spaced(words: Sequence[str], duration_s: float) -> list[Word]:
+    """The same words, each as long as the next, over the whole of `duration_s`: times that know nothing of the sound."""
+    step = duration_s / max(1, len(words))
+    return [Word(word, i * step, (i + 1) * step) for i, word in enumerate(words)]
+
+
+def sentence(words: Sequence[Word]) -> str:
+    """The words alone, without a cursor."""
+    return " ".join(word.text for word in words)

@@ -1,0 +1,1 @@
+"""The built-in keypoint schemas, one YAML file each."""

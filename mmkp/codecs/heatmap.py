@@ -1,0 +1,160 @@
+"""Heatmaps: a logit per keypoint and grid cell, read as a distribution over the grid.
+
+Encode gives the two marginals of a Gaussian, whose outer product is the target heatmap: K * (h + w) numbers instead
+of K * h * w, and still exact. Decode finds the keypoint between the cells, by DARK or by soft-argmax.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from mmkp import geometry
+from mmkp.errors import InputError
+
+SCORE_RADIUS_CELLS = 2  # a 5x5 window: about 90 % of a Gaussian of sigma 1.25 cells
+
+
+class HeatmapTarget(NamedTuple):
+    """The targets of a batch. `row` and `column` each sum to 1; `weight` is 0 for a point that is not learned from."""
+
+    row: Float[Tensor, "B K h"]
+    column: Float[Tensor, "B K w"]
+    xy_grid: Float[Tensor, "B K 2"]
+    weight: Float[Tensor, "B K"]
+
+    def heatmap(self) -> Float[Tensor, "B K h w"]:
+        """The dense target, summing to 1 over the grid."""
+        return self.row[..., :, None] * self.column[..., None, :]
+
+
+@dataclass(frozen=True)
+class HeatmapCodec:
+    """Keypoints in the input frame <-> heatmaps on the grid.
+
+    Args:
+        input_size_hw: px.
+        stride: px of the input per grid cell.
+        sigma_grid: the Gaussian's standard deviation, cells.
+        decode_by: `soft_argmax`, the mean of the whole distribution (Sun et al., Integral Human Pose Regression, ECCV
+            2018), or `dark`, the peak of a second-order expansion of the logarithm (Zhang et al., Distribution-Aware
+            Coordinate Representation, CVPR 2020, eq. 7).
+    """
+
+    input_size_hw: tuple[int, int]
+    stride: int = 4
+    sigma_grid: float = 1.25
+    decode_by: Literal["soft_argmax", "dark"] = "soft_argmax"
+
+    declares_distribution = True
+
+    def __post_init__(self) -> None:
+        if self.decode_by not in ("soft_argmax", "dark"):
+            raise InputError("codec.decode_by", expected="soft_argmax or dark", got=repr(self.decode_by))
+        if not self.sigma_grid > 0:
+            raise InputError("codec.sigma_grid", expected="a length above 0, in cells", got=str(self.sigma_grid))
+        if any(side % self.stride for side in self.input_size_hw):
+            raise InputError(
+                "codec.stride", expected="a divisor of the input's sides", got=f"{self.stride} for {self.input_size_hw}"
+            )
+
+    @property
+    def grid_hw(self) -> tuple[int, int]:
+        """Cells of the heatmap, height and width."""
+        return self.input_size_hw[0] // self.stride, self.input_size_hw[1] // self.stride
+
+    @property
+    def resolution_px(self) -> float:
+        """The largest error of encode and decode on a point at least 4 sigma from the border, px of the input."""
+        return 0.02
+
+    def encode(
+        self, keypoints_xy: Float[Tensor, "B K 2"], labelled: Bool[Tensor, "B K"] | None = None
+    ) -> HeatmapTarget:
+        """Targets for a batch.
+
+        Args:
+            keypoints_xy: px, input frame; NaN where not known.
+            labelled: False where the point carries no label.
+
+        Returns:
+            Targets; a point outside the input, NaN or not labelled gets weight 0.
+        """
+        height, width = self.grid_hw
+        xy = geometry.input_to_grid(keypoints_xy.float(), self.stride)
+        limits = xy.new_tensor([width - 0.5, height - 0.5])
+        inside = ((xy > -0.5) & (xy < limits)).all(-1)
+        weight = inside if labelled is None else inside & labelled
+        xy = torch.where(weight[..., None], xy, torch.zeros_like(xy))
+        return HeatmapTarget(
+            row=self._marginal(xy[..., 1], height),
+            column=self._marginal(xy[..., 0], width),
+            xy_grid=xy,
+            weight=weight.float(),
+        )
+
+    def _marginal(self, position: Float[Tensor, "B K"], cells: int) -> Tensor:
+        at = torch.arange(cells, device=position.device, dtype=position.dtype)
+        return torch.softmax(-((at - position[..., None]) ** 2) / (2 * self.sigma_grid**2), dim=-1)
+
+    def log_density(self, raw: Float[Tensor, "B K h w"]) -> Float[Tensor, "B K h w"]:
+        """The logarithm of the distribution that the head's output declares; sums to 1 over the grid."""
+        return torch.log_softmax(raw.float().flatten(2), dim=-1).view(raw.shape)
+
+    def from_log_density(self, log_density: Float[Tensor, "B K h w"]) -> Float[Tensor, "B K h w"]:
+        """The head's output that declares the given distribution, which need not be normalised."""
+        return log_density
+
+    def expected_xy_grid(self, log_density: Float[Tensor, "B K h w"]) -> Float[Tensor, "B K 2"]:
+        """The mean of the distribution, in the grid frame: the differentiable decode that losses use."""
+        density = log_density.exp()
+        height, width = density.shape[-2:]
+        columns = torch.arange(width, device=density.device, dtype=density.dtype)
+        rows = torch.arange(height, device=density.device, dtype=density.dtype)
+        return torch.stack([density.sum(-2) @ columns, density.sum(-1) @ rows], dim=-1)
+
+    def decode(self, raw: Float[Tensor, "B K h w"]) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
+        """Keypoints and how sure the heatmap is of them.
+
+        Returns:
+            keypoints_xy (B, K, 2) px, input frame; scores (B, K) in [0, 1]: the probability within 2 cells of the
+            keypoint, over what a target's Gaussian has there.
+        """
+        log_density = self.log_density(raw)
+        xy = self.expected_xy_grid(log_density) if self.decode_by == "soft_argmax" else self._dark(log_density)
+        return geometry.grid_to_input(xy, self.stride), self._scores(log_density.exp(), xy)
+
+    def _scores(self, density: Float[Tensor, "B K h w"], xy: Float[Tensor, "B K 2"]) -> Float[Tensor, "B K"]:
+        side = 2 * SCORE_RADIUS_CELLS + 1
+        near = F.avg_pool2d(density, side, stride=1, padding=SCORE_RADIUS_CELLS) * side**2
+        height, width = density.shape[-2:]
+        column = xy[..., 0].round().long().clamp(0, width - 1)
+        row = xy[..., 1].round().long().clamp(0, height - 1)
+        mass = near.flatten(2).gather(2, (row * width + column)[..., None])[..., 0]
+        one_axis = torch.erf(torch.tensor((SCORE_RADIUS_CELLS + 0.5) / (self.sigma_grid * 2**0.5)))
+        return (mass / one_axis.to(mass) ** 2).clamp(0, 1)
+
+    def _dark(self, log_density: Float[Tensor, "B K h w"]) -> Float[Tensor, "B K 2"]:
+        height, width = log_density.shape[-2:]
+        peak = log_density.flatten(2).argmax(-1)
+        row, column = peak // width, peak % width
+        inner_row, inner_column = row.clamp(1, height - 2), column.clamp(1, width - 2)
+        steps = torch.arange(-1, 2, device=peak.device)
+        index = (inner_row[..., None, None] + steps[:, None]) * width + inner_column[..., None, None] + steps
+        patch = log_density.flatten(2).gather(2, index.flatten(2)).view(*peak.shape, 3, 3)
+        middle = patch[..., 1, 1]
+        slope_x, slope_y = (patch[..., 1, 2] - patch[..., 1, 0]) / 2, (patch[..., 2, 1] - patch[..., 0, 1]) / 2
+        bend_x = patch[..., 1, 2] - 2 * middle + patch[..., 1, 0]
+        bend_y = patch[..., 2, 1] - 2 * middle + patch[..., 0, 1]
+        cross = (patch[..., 2, 2] - patch[..., 2, 0] - patch[..., 0, 2] + patch[..., 0, 0]) / 4
+        determinant = bend_x * bend_y - cross**2
+        peaked = (bend_x < 0) & (bend_y < 0) & (determinant > 1e-8)
+        safe = torch.where(peaked, determinant, torch.ones_like(determinant))
+        offset = torch.stack([cross * slope_y - bend_y * slope_x, cross * slope_x - bend_x * slope_y], -1) / safe[..., None]
+        offset = torch.where(peaked[..., None], offset.clamp(-1.5, 1.5), torch.zeros_like(offset))
+        return torch.stack([inner_column, inner_row], -1) + offset

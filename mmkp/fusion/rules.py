@@ -1,0 +1,129 @@
+"""The three rules that join modalities (or scales): average, weighted, product.
+
+One form serves all: with weights w that are 0 for what is absent and sum to 1 over what is there, a rule is the mean
+``phi^-1( sum_m w_m phi(x_m) )``. Average and weighted take phi as the identity. Product takes the logarithm of a
+positive factor, so that it is the weighted geometric mean; on features the factor is ``softplus(x)`` and the result is
+carried back through softplus, so that one factor alone is itself exactly.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from mmkp.errors import InputError, nearest
+
+
+def masked_weights(logits: Float[Tensor, "M"], present: Bool[Tensor, "B M"]) -> Float[Tensor, "B M"]:
+    """Softmax over the present members: 0 for the absent, summing to 1; all 0 where nothing is present."""
+    expanded = logits.float().expand(present.shape)
+    weights = torch.softmax(expanded.masked_fill(~present, torch.finfo(torch.float32).min), dim=-1)
+    return weights * present
+
+
+def weighted_sum(stacked: Float[Tensor, "B M *rest"], weights: Float[Tensor, "B M"]) -> Float[Tensor, "B *rest"]:
+    """sum_m w_m x_m; a member of weight 0 is left out, whatever it holds (NaN included)."""
+    weights = weights.view(*weights.shape, *[1] * (stacked.ndim - 2))
+    return torch.where(weights > 0, stacked * weights.to(stacked.dtype), torch.zeros_like(stacked)).sum(1)
+
+
+def log_softplus(x: Tensor) -> Tensor:
+    """log(softplus(x)), exact where softplus underflows: there it tends to x."""
+    low = x < -15
+    return torch.where(low, x, F.softplus(x.masked_fill(low, 0.0)).log())
+
+
+def inverse_log_softplus(y: Tensor) -> Tensor:
+    """The x for which log(softplus(x)) = y."""
+    low, high = y < -12, y > 3
+    middle = torch.expm1(y.masked_fill(low | high, 0.0).exp()).log()
+    # softplus(x) = x + log(1 + exp(-x)): above 20 the second term is below a float's step
+    above = y.masked_fill(~high, 3.0).exp()
+    above = above + torch.log(-torch.expm1(-above))
+    return torch.where(low, y, torch.where(high, above, middle))
+
+
+class FusionRule(nn.Module):
+    """Average, weighted or product over the members of a dict of like-shaped tensors.
+
+    Args:
+        members: the names in their canonical order; the dict's own order does not matter.
+        kind: `average` (equal weights), `weighted` (weights learned as a softmax, or fixed), `product` (geometric).
+        weights: fixed weights by name; they are scaled to sum 1 over what is present. Without them `weighted` learns
+            its own, starting equal.
+
+    Raises:
+        InputError: no such rule, weights that are negative, all 0 or name no member.
+    """
+
+    KINDS = ("average", "weighted", "product")
+
+    def __init__(self, members: tuple[str, ...], kind: str, weights: dict[str, float] | None = None) -> None:
+        super().__init__()
+        if kind not in self.KINDS:
+            raise InputError("fusion.name", expected="a rule", got=repr(kind), remedy=nearest(kind, self.KINDS))
+        self.members, self.kind = members, kind
+        logits = torch.zeros(len(members))
+        if weights is not None:
+            unknown = set(weights) - set(members)
+            values = [weights.get(m, 0.0) for m in members]
+            if unknown or min(values) < 0 or sum(values) <= 0:
+                raise InputError(
+                    "fusion.weights", expected=f"weights of at least 0, not all 0, for {', '.join(members)}",
+                    got=str(weights),
+                )  # fmt: skip
+            logits = torch.tensor(values).clamp_min(1e-12).log()
+        if kind == "weighted" and weights is None:
+            self.logits = nn.Parameter(logits)
+        else:
+            self.register_buffer("logits", logits)
+
+    def weights(self, present: Bool[Tensor, "B M"]) -> Float[Tensor, "B M"]:
+        """The weight of each member for each item: 0 where absent, sum 1."""
+        return masked_weights(self.logits, present)
+
+    def _stack(self, parts: dict[str, Tensor], present: Bool[Tensor, "B M"]) -> tuple[Tensor, Tensor]:
+        there = torch.tensor([m in parts for m in self.members], device=present.device)
+        blank = torch.zeros_like(next(iter(parts.values())))
+        return torch.stack([parts.get(m, blank) for m in self.members], dim=1), present & there
+
+    def forward(self, parts: dict[str, Float[Tensor, "B *rest"]], present: Bool[Tensor, "B M"]) -> Tensor:
+        """Join features. `present` is (B, M) in the order of `members`; (B, *rest), 0 where nothing is present."""
+        stacked, present = self._stack(parts, present)
+        weights = self.weights(present)
+        if self.kind != "product":
+            return weighted_sum(stacked, weights)
+        held = present.view(*present.shape, *[1] * (stacked.ndim - 2))
+        stacked = torch.where(held, stacked, torch.zeros_like(stacked))
+        with torch.autocast(stacked.device.type, enabled=False):
+            joined = inverse_log_softplus(weighted_sum(log_softplus(stacked.float()), weights))
+        alone = (present.sum(1) == 1).view(-1, *[1] * (joined.ndim - 1))
+        joined = torch.where(alone, weighted_sum(stacked.float(), weights), joined)
+        return joined.to(stacked.dtype) * present.any(1).view(-1, *[1] * (joined.ndim - 1))
+
+    def join_outputs(self, raws: dict[str, Tensor], present: Bool[Tensor, "B M"], codec: Any) -> Tensor:
+        """Join the heads' outputs as the distributions that they declare (model level).
+
+        Average and weighted give the mixture of the distributions, product the normalised product of experts.
+
+        Raises:
+            InputError: for a codec that declares no distribution.
+        """
+        if not getattr(codec, "declares_distribution", False):
+            raise InputError(
+                "fusion.level", expected="a codec that declares a distribution, for fusion at model level",
+                got=type(codec).__name__,
+            )  # fmt: skip
+        logs, present = self._stack({m: codec.log_density(raw) for m, raw in raws.items()}, present)
+        weights = self.weights(present)
+        if self.kind == "product":
+            return codec.from_log_density(weighted_sum(logs, weights))
+        shape = [1] * (logs.ndim - 2)
+        held = (weights > 0).view(*weights.shape, *shape)
+        floor = torch.finfo(torch.float32).min / 4
+        terms = torch.where(held, logs + weights.clamp_min(1e-30).log().view(*weights.shape, *shape), floor)
+        return codec.from_log_density(torch.logsumexp(terms, dim=1))

@@ -1,0 +1,166 @@
+"""Image encoder: a CNN backbone by name, and a small top-down neck that brings its stages onto one grid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mmkp.errors import InputError
+
+
+def conv_norm(inputs: int, outputs: int, kernel: int = 1) -> nn.Sequential:
+    """1x1 convolution, or a depthwise one of `kernel` and a pointwise one; group norm; GELU."""
+    layers: list[nn.Module] = []
+    if kernel > 1:
+        layers.append(nn.Conv2d(inputs, inputs, kernel, padding=kernel // 2, groups=inputs, bias=False))
+    layers += [nn.Conv2d(inputs, outputs, 1, bias=False), nn.GroupNorm(norm_groups(outputs), outputs), nn.GELU()]
+    return nn.Sequential(*layers)
+
+
+def norm_groups(channels: int) -> int:
+    """The largest number of groups up to 8 that divides the channels (Wu and He 2018 find 8 to 32 alike)."""
+    return next(g for g in range(min(8, channels), 0, -1) if channels % g == 0)
+
+
+class Neck(nn.Module):
+    """Top-down pyramid: each stage is projected to D channels and added to the one below, down to the grid's stride.
+
+    Source: feature pyramid networks, Lin et al. 2017, with depthwise smoothing; what is finer than the grid is left
+    out, and where no stage is as fine, the finest is enlarged.
+    """
+
+    def __init__(self, stage_channels: list[int], channels: int) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in stage_channels)
+        self.smooth = conv_norm(channels, channels, kernel=3)
+
+    def forward(self, stages: list[Tensor], grid_hw: tuple[int, int]) -> Float[Tensor, "B D h w"]:
+        """Stages from fine to coarse -> (B, D, h, w)."""
+        grid = self.lateral[-1](stages[-1])
+        for lateral, stage in zip(reversed(self.lateral[:-1]), reversed(stages[:-1]), strict=True):
+            stage = lateral(stage)
+            grid = stage + F.interpolate(grid, size=stage.shape[-2:], mode="bilinear", align_corners=False)
+        if grid.shape[-2:] != grid_hw:
+            grid = F.interpolate(grid, size=grid_hw, mode="bilinear", align_corners=False)
+        return self.smooth(grid)
+
+
+class ImageEncoder(nn.Module):
+    """Pixels -> one token per cell of the grid.
+
+    Args:
+        config: MmkpImageConfig.
+        channels: D.
+
+    Raises:
+        InputError: neither timm nor transformers has the backbone, or none of its stages fits the strides asked for.
+    """
+
+    def __init__(self, config: Any, channels: int) -> None:
+        super().__init__()
+        self.stride = config.stride
+        self.frozen_norm = config.frozen_norm
+        self.backbone, stage_channels, strides = make_backbone(config)
+        self.picked = pick_stages(strides, config.stride, config.deepest_stride)
+        self.neck = Neck([stage_channels[i] for i in self.picked], channels)
+
+    def train(self, mode: bool = True) -> ImageEncoder:
+        """As nn.Module.train, but frozen batch norms stay in evaluation mode."""
+        super().train(mode)
+        if self.frozen_norm:
+            for module in self.backbone.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+    def forward(self, pixel_values: Float[Tensor, "B 3 H W"]) -> tuple[Tensor, Tensor]:
+        """Encode.
+
+        Returns:
+            tokens (B, h * w, D), row by row, and their mask (B, h * w), all True.
+        """
+        grid_hw = (pixel_values.shape[-2] // self.stride, pixel_values.shape[-1] // self.stride)
+        stages = self.backbone(pixel_values)
+        stages = list(getattr(stages, "feature_maps", stages))
+        grid = self.neck([stages[i] for i in self.picked], grid_hw)
+        tokens = grid.flatten(2).transpose(1, 2)
+        return tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+
+
+def pick_stages(strides: list[int], finest: int, deepest: int) -> list[int]:
+    """Indices of the stages between the two strides, one a stride (the last of several).
+
+    Raises:
+        InputError: when no stage lies between them.
+    """
+    last = {s: i for i, s in enumerate(strides)}
+    picked = [i for s, i in sorted(last.items()) if finest <= s <= deepest]
+    if not picked:
+        raise InputError(
+            "image.stride", expected=f"strides between {min(strides)} and {max(strides)} for this backbone",
+            got=f"stride {finest}, deepest_stride {deepest}",
+        )  # fmt: skip
+    return picked
+
+
+def make_backbone(config: Any) -> tuple[nn.Module, list[int], list[int]]:
+    """The backbone without weights, the channels of its stages and their strides.
+
+    Raises:
+        InputError: no such backbone.
+    """
+    if config.backbone_config is None and "/" not in config.backbone:
+        return _timm_backbone(config)
+    return _transformers_backbone(config)
+
+
+def _timm_backbone(config: Any) -> tuple[nn.Module, list[int], list[int]]:
+    if config.backbone not in timm.list_models() and config.backbone.split(".")[0] not in timm.list_models():
+        from mmkp.errors import nearest
+
+        raise InputError(
+            "image.backbone", expected="a timm model, or a Hub id with '/'", got=repr(config.backbone),
+            remedy=nearest(config.backbone, timm.list_models()),
+        )  # fmt: skip
+    options = {"drop_path_rate": config.drop_path_rate} if config.drop_path_rate else {}
+    backbone = timm.create_model(config.backbone, features_only=True, pretrained=False, **options)
+    info = backbone.feature_info
+    strides = list(info.reduction())
+    keep = [i for i, s in enumerate(strides) if s <= config.deepest_stride]
+    if len(keep) < len(strides):  # cut what is deeper than asked for, so that it costs nothing
+        backbone = timm.create_model(
+            config.backbone, features_only=True, pretrained=False, out_indices=tuple(keep), **options
+        )
+        info = backbone.feature_info
+        strides = list(info.reduction())
+    return backbone, list(info.channels()), strides
+
+
+def _transformers_backbone(config: Any) -> tuple[nn.Module, list[int], list[int]]:
+    from transformers import AutoBackbone, AutoConfig
+
+    if config.backbone_config is None:
+        try:
+            loaded = AutoConfig.from_pretrained(config.backbone)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                "image.backbone", expected="a backbone that AutoBackbone can load", got=str(error).splitlines()[0]
+            ) from error
+        config.backbone_config = loaded.to_dict()
+    plain = dict(config.backbone_config)
+    made = AutoConfig.for_model(plain.pop("model_type"), **plain)
+    made.out_features = list(made.stage_names)
+    backbone = AutoBackbone.from_config(made)
+    probe_px = 64
+    with torch.no_grad(), torch.device("cpu"):
+        on_meta = any(p.is_meta for p in backbone.parameters())
+        probe = torch.zeros(1, 3, probe_px, probe_px, device="meta" if on_meta else "cpu")
+        was = backbone.training
+        maps = backbone.eval()(probe).feature_maps
+        backbone.train(was)
+    return backbone, [m.shape[1] for m in maps], [probe_px // m.shape[-1] for m in maps]

@@ -1,0 +1,32 @@
+"""Heatmap head: a few separable convolutions and a logit per keypoint and cell."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mmkp.encoders.image import conv_norm
+
+
+class HeatmapHead(nn.Module):
+    """Features on the grid -> heatmap logits.
+
+    Args:
+        channels: D.
+        num_keypoints: K.
+        layers: residual blocks of depthwise 5x5 and pointwise convolution.
+        kernel: of the depthwise convolution, cells.
+    """
+
+    codecs = ("heatmap",)
+
+    def __init__(self, channels: int, num_keypoints: int, layers: int = 2, kernel: int = 5) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(conv_norm(channels, channels, kernel) for _ in range(layers))
+        self.logits = nn.Conv2d(channels, num_keypoints, 1)
+
+    def forward(self, grid: Float[Tensor, "B D h w"]) -> Float[Tensor, "B K h w"]:
+        """(B, D, h, w) -> (B, K, h, w)."""
+        for block in self.blocks:
+            grid = grid + block(grid)
+        return self.logits(grid)

@@ -1,0 +1,230 @@
+"""MmkpForKeypointDetection: encoders, lift, fusion and head, at feature level or at model level."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from mmkp import losses
+from mmkp.codecs import make_codec
+from mmkp.configuration_mmkp import MmkpConfig
+from mmkp.encoders import make_encoder
+from mmkp.encoders.text import as_mask
+from mmkp.errors import InputError
+from mmkp.fusion import make_fusion
+from mmkp.fusion.lift import TokenLift
+from mmkp.heads import make_head
+from mmkp.schema import KeypointSchema, parse_schema
+
+
+@dataclass
+class MmkpKeypointOutput(ModelOutput):
+    """What the model returns.
+
+    Attributes:
+        loss: scalar, when labels were given.
+        keypoints_xy: (B, K, 2) px, input frame.
+        scores: (B, K) in [0, 1].
+        raw: the head's output after fusion, as the codec reads it.
+        image_to_input: (B, 2, 3), as given.
+        loss_per_item: (B,), when labels were given.
+    """
+
+    loss: Tensor | None = None
+    keypoints_xy: Tensor | None = None
+    scores: Tensor | None = None
+    raw: Tensor | None = None
+    image_to_input: Tensor | None = None
+    loss_per_item: Tensor | None = None
+
+
+@dataclass
+class Encoded:
+    """Tokens and masks by modality, and which modalities each item has."""
+
+    tokens: dict[str, Float[Tensor, "B L D"]]
+    masks: dict[str, Bool[Tensor, "B L"]]
+    present: Bool[Tensor, "B M"]
+
+
+class MmkpPreTrainedModel(PreTrainedModel):
+    """Saving, loading and initialisation in the way of transformers."""
+
+    config_class = MmkpConfig
+    base_model_prefix = "mmkp"
+    main_input_name = "pixel_values"
+    supports_gradient_checkpointing = False
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Every part initialises itself when it is built; a checkpoint that lacks weights is refused (mmkp.hub)."""
+
+
+class MmkpForKeypointDetection(MmkpPreTrainedModel):
+    """Keypoints from any subset of image, text and audio.
+
+    Args:
+        config: MmkpConfig; `keypoint_schema` says which keypoints.
+
+    Raises:
+        InputError: a part that does not exist, or parts that do not fit.
+    """
+
+    def __init__(self, config: MmkpConfig) -> None:
+        super().__init__(config)
+        channels, self.modalities = config.hidden_size, tuple(config.modalities)
+        if not self.modalities:
+            raise InputError("model.modalities", expected="at least one of image, text, audio", got="none")
+        self.schema: KeypointSchema = parse_schema(config.keypoint_schema, "of the model")
+        count = self.schema.num_keypoints
+        self.codec = make_codec(**{"stride": config.image_config.stride, **config.codec},
+                                input_size_hw=config.input_size_hw)  # fmt: skip
+        self.encoders = nn.ModuleDict(
+            {m: make_encoder(m, getattr(config, f"{m}_config"), channels) for m in self.modalities}
+        )
+        self.fusion = make_fusion(members=self.modalities, channels=channels, **config.fusion)
+        uses_tokens = getattr(self.fusion, "uses_tokens", False)
+        lifted = [m for m in self.modalities if m != "image" and not uses_tokens]
+        self.lifts = nn.ModuleDict({m: TokenLift(channels) for m in lifted})
+        heads = self.modalities if config.fusion["level"] == "model" else ("joint",)
+        self.heads = nn.ModuleDict(
+            {m: make_head(channels=channels, num_keypoints=count, codec=config.codec["name"], **config.head)
+             for m in heads}
+        )  # fmt: skip
+        # The training set's mean shape, in [0, 1] of the input's width and height: what is known without looking.
+        self.register_buffer("mean_shape", torch.full((count, 2), 0.5))
+        self.register_buffer("loss_weight", _point_weights(self.schema, config.loss.get("group_weights")))
+        self.post_init()
+
+    def forward(
+        self,
+        pixel_values: Float[Tensor, "B 3 H W"] | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        input_features: Tensor | None = None,
+        input_features_mask: Tensor | None = None,
+        modality_mask: Tensor | None = None,
+        image_to_input: Tensor | None = None,
+        labels: Tensor | None = None,
+        return_dict: bool | None = None,
+    ) -> MmkpKeypointOutput:
+        """Detect.
+
+        Args:
+            pixel_values: (B, 3, H, W), normalised by the processor.
+            input_ids, attention_mask: (B, L).
+            input_features: (B, F, M) log-mel frames, or what the named audio encoder's extractor gives.
+            input_features_mask: (B, F), True where real.
+            modality_mask: (B, 3) in the order image, text, audio; False: absent, whatever the input holds. Without
+                it, what is given is present.
+            image_to_input: (B, 2, 3), carried to the output.
+            labels: (B, K, 3): x, y in px of the input frame, and COCO's visibility (0 is not learned from).
+
+        Raises:
+            InputError: no modality at all.
+        """
+        inputs = {
+            "image": (pixel_values,), "text": (input_ids, attention_mask),
+            "audio": (input_features, input_features_mask),
+        }  # fmt: skip
+        encoded = self.encode(inputs, modality_mask)
+        raw = self.detect(encoded)
+        keypoints_xy, scores = self.codec.decode(raw)
+        loss_per_item = None if labels is None else self.loss(raw, labels)
+        return MmkpKeypointOutput(
+            loss=None if loss_per_item is None else loss_per_item.mean(),
+            keypoints_xy=keypoints_xy, scores=scores, raw=raw, image_to_input=image_to_input,
+            loss_per_item=loss_per_item,
+        )  # fmt: skip
+
+    def encode(self, inputs: dict[str, tuple], modality_mask: Tensor | None = None) -> Encoded:
+        """Tokens of every modality that is there; an encoder never sees an item in which its modality is absent."""
+        given = {m: parts for m, parts in inputs.items() if m in self.modalities and parts[0] is not None}
+        if not given:
+            raise InputError("inputs", expected=f"at least one of {', '.join(self.modalities)}", got="none of them")
+        present = self._presence(given, modality_mask)
+        tokens, masks = {}, {}
+        for m, parts in given.items():
+            here = present[:, self.modalities.index(m)]
+            values, mask = parts[0], None if m == "image" else as_mask(parts[1], parts[0])
+            tokens[m], masks[m] = self._encode_present(self.encoders[m], values, mask, here)
+        return Encoded(tokens, masks, present)
+
+    def _presence(self, given: dict[str, tuple], modality_mask: Tensor | None) -> Tensor:
+        first = next(iter(given.values()))[0]
+        there = torch.tensor([m in given for m in self.modalities], device=first.device)
+        if modality_mask is None:
+            return there.expand(first.shape[0], -1)
+        from mmkp.configuration_mmkp import MODALITIES
+
+        return modality_mask[:, [MODALITIES.index(m) for m in self.modalities]].bool().to(first.device) & there
+
+    @staticmethod
+    def _encode_present(encoder: nn.Module, values: Tensor, mask: Tensor | None, here: Tensor) -> tuple:
+        if bool(here.all()):
+            return encoder(values) if mask is None else encoder(values, mask)
+        if not bool(here.any()):  # one blank item tells the shape; nothing of it is kept
+            blank = torch.zeros_like(values[:1])
+            with torch.no_grad():
+                tokens, token_mask = encoder(blank) if mask is None else encoder(blank, torch.ones_like(mask[:1]))
+            tokens, token_mask = tokens[:0], token_mask[:0]
+        elif mask is None:
+            tokens, token_mask = encoder(values[here])
+        else:
+            tokens, token_mask = encoder(values[here], mask[here])
+        at = here.nonzero()[:, 0]
+        whole = tokens.new_zeros(len(here), *tokens.shape[1:]).index_copy(0, at, tokens)
+        real = torch.ones(len(here), token_mask.shape[1], dtype=torch.bool, device=here.device)
+        return whole, real.index_copy(0, at, token_mask)
+
+    def detect(self, encoded: Encoded) -> Tensor:
+        """Lift, fuse and read: the head's output, as the codec understands it. Cheap beside `encode`."""
+        grids = self.lift(encoded)
+        if self.config.fusion["level"] == "model":
+            raws = {m: self.heads[m](grid) for m, grid in grids.items()}
+            return self.fusion.join_outputs(raws, encoded.present, self.codec)
+        if getattr(self.fusion, "uses_tokens", False):
+            grid = self.fusion(grids, encoded.present, encoded.tokens, encoded.masks, self.config.grid_hw)
+        else:
+            grid = self.fusion(grids, encoded.present)
+        return self.heads["joint"](grid)
+
+    def lift(self, encoded: Encoded) -> dict[str, Float[Tensor, "B D h w"]]:
+        """Every modality's tokens on the image grid; the image's already lie on it."""
+        height, width = self.config.grid_hw
+        grids = {}
+        for m, tokens in encoded.tokens.items():
+            if m == "image":
+                grids[m] = tokens.transpose(1, 2).unflatten(2, (height, width))
+            elif m in self.lifts:
+                grids[m] = self.lifts[m](tokens, encoded.masks[m], (height, width))
+        return grids
+
+    def loss(self, raw: Tensor, labels: Float[Tensor, "B K 3"]) -> Float[Tensor, "B"]:
+        """The loss of every item: divergence of the heatmap plus distance of its mean, in cells of the grid."""
+        options: dict[str, Any] = self.config.loss
+        target = self.codec.encode(labels[..., :2], labels[..., 2] > 0)
+        weight = target.weight * self.loss_weight
+        log_density = self.codec.log_density(raw)
+        measure = losses.heatmap_mse if options.get("kind", "cross_entropy") == "mse" else losses.heatmap_cross_entropy
+        value = measure(log_density, target, weight)
+        if share := options.get("coordinate", 1.0):
+            expected = self.codec.expected_xy_grid(log_density)
+            value = value + share * losses.euclidean(expected, target.xy_grid, weight)
+        return value
+
+
+def _point_weights(schema: KeypointSchema, group_weights: dict[str, float] | None) -> Tensor:
+    weights = torch.ones(schema.num_keypoints)
+    for group, weight in (group_weights or {}).items():
+        if group not in schema.groups:
+            raise InputError(
+                "loss.group_weights", expected=f"a group of {schema.name}: {', '.join(schema.groups)}", got=repr(group)
+            )
+        weights[list(schema.groups[group])] = float(weight)
+    return weights

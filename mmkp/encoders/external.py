@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from mmkp.encoders.packages import package_path
 from mmkp.errors import InputError
 
 
@@ -21,7 +22,8 @@ def make_external(config: Any, where: str) -> nn.Module:
 
     if config.encoder_config is None:
         try:
-            config.encoder_config = AutoConfig.from_pretrained(config.encoder).to_dict()
+            source = package_path(config.weights) or config.encoder
+            config.encoder_config = AutoConfig.from_pretrained(source).to_dict()
         except (OSError, ValueError) as error:
             raise InputError(
                 where, expected="a built-in encoder, or a folder or Hub id that transformers can load",

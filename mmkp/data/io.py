@@ -1,0 +1,105 @@
+"""Pictures and sounds from files, with limits: one clear error for what cannot be used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from mmkp.errors import InputError
+
+MAX_PIXELS = 100_000_000  # a 100-megapixel camera; a header that claims more is refused before anything is decoded
+MAX_CHANNELS = 2  # mono, or stereo that is mixed down; more channels are a recording of something else
+MIN_SECONDS = 0.025  # one analysis window of the log-mel frames
+
+
+def read_image(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
+    """A picture as RGB, turned upright by its EXIF orientation.
+
+    Raises:
+        InputError: no such file, no picture, a broken one, or one of more than 100 megapixels.
+    """
+    path = _existing(path, "image")
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise InputError(
+                    f"image {path.name}", expected=f"at most {MAX_PIXELS // 10**6} megapixels",
+                    got=f"{image.width} x {image.height}", remedy="Scale it down first.",
+                )  # fmt: skip
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except InputError:
+        raise
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"image {path.name}", expected="a picture (JPEG, PNG, WebP ...)", got=str(error)) from error
+
+
+def read_audio(path: str | Path) -> tuple[Float32[np.ndarray, "T"], int]:
+    """A sound as mono samples in [-1, 1] and its rate in Hz: WAV, FLAC, OGG, MP3 by soundfile, a video's by PyAV.
+
+    Raises:
+        InputError: no such file, no sound, or a sound that `check_audio` refuses.
+    """
+    import soundfile
+
+    path = _existing(path, "audio")
+    try:
+        samples, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        samples, rate_hz = _read_with_pyav(path, error)
+    return check_audio(samples, rate_hz, where=f"audio {path.name}"), int(rate_hz)
+
+
+def check_audio(samples: np.ndarray, rate_hz: int, where: str = "audio") -> Float32[np.ndarray, "T"]:
+    """Mono samples that can be heard.
+
+    Args:
+        samples: (T,) or (T, channels) with one or two channels, in [-1, 1].
+        rate_hz: sampling rate.
+
+    Raises:
+        InputError: no or too few samples, more than two channels, NaN or infinity, a rate that is none.
+    """
+    samples = np.asarray(samples, dtype=np.float32)
+    if not 1000 <= rate_hz <= 768_000:
+        raise InputError(where, expected="a sampling rate of 1 to 768 kHz", got=f"{rate_hz} Hz")
+    if samples.ndim > 2 or (samples.ndim == 2 and samples.shape[1] > MAX_CHANNELS):
+        raise InputError(
+            where, expected="one channel (T,), or two (T, 2) to be mixed down", got=f"the shape {samples.shape}",
+            remedy="Choose a channel.",
+        )  # fmt: skip
+    if samples.ndim == 2:
+        samples = samples.mean(1)
+    if len(samples) < MIN_SECONDS * rate_hz:
+        raise InputError(where, expected=f"at least {MIN_SECONDS * 1000:.0f} ms of sound", got=f"{len(samples)} samples")
+    if not np.isfinite(samples).all():
+        bad = int((~np.isfinite(samples)).sum())
+        raise InputError(where, expected="finite samples", got=f"{bad} that are NaN or infinite")
+    return samples
+
+
+def _read_with_pyav(path: Path, first_error: Exception) -> tuple[np.ndarray, int]:
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.audio:
+                raise InputError(f"audio {path.name}", expected="a file with sound", got="none in it")
+            stream = container.streams.audio[0]
+            resampler = av.AudioResampler(format="fltp", layout="mono", rate=stream.rate)
+            frames = [f.to_ndarray()[0] for frame in container.decode(stream) for f in resampler.resample(frame)]
+            return (np.concatenate(frames)[:, None] if frames else np.zeros((0, 1), np.float32)), stream.rate
+    except (av.FFmpegError, OSError) as error:
+        raise InputError(
+            f"audio {path.name}", expected="a sound file (WAV, FLAC, OGG, MP3) or a video with sound",
+            got=str(first_error),
+        ) from error  # fmt: skip
+
+
+def _existing(path: str | Path, kind: str) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{kind} {path}", expected="a file", got="a folder" if path.is_dir() else "none there")
+    return path

@@ -1,0 +1,148 @@
+"""Run a model over a dataset: every subset of modalities under every condition, one pass of each encoder."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmkp import geometry
+from mmkp.data.augment import AugmentConfig
+from mmkp.data.collate import Collator
+from mmkp.data.corrupt import CONDITIONS
+from mmkp.data.sample import KeypointDataset, Sample
+from mmkp.evaluation.predictions import Predictions
+from mmkp.modeling_mmkp import Encoded, MmkpForKeypointDetection
+from mmkp.processing_mmkp import MmkpProcessor
+
+CHANGES = {"covered": "image", "even_times": "text"}  # the modality that each part of a condition's name changes
+
+
+def all_subsets(modalities: Sequence[str]) -> list[str]:
+    """Every non-empty subset, as `image+text`, single modalities first."""
+    return ["+".join(c) for n in range(1, len(modalities) + 1) for c in itertools.combinations(modalities, n)]
+
+
+def effective_condition(condition: str, subset: str) -> str:
+    """The condition that a subset can notice: covering the picture changes nothing for sound alone."""
+    parts = [p for p in condition.split("+") if p != "clear" and CHANGES[p] in subset.split("+")]
+    return "+".join(parts) or "clear"
+
+
+def predict_dataset(
+    model: MmkpForKeypointDetection,
+    processor: MmkpProcessor,
+    dataset: KeypointDataset,
+    conditions: Sequence[str],
+    subsets: Sequence[str] | None = None,
+    indices: Sequence[int] | None = None,
+    batch_size: int = 32,
+    progress: Any = iter,
+) -> Predictions:
+    """Predict keypoints for the items of a dataset.
+
+    Args:
+        model, processor: as loaded; the model is put into evaluation mode.
+        conditions: names from mmkp.data.corrupt.CONDITIONS.
+        subsets: of the modalities; all of the model's by default.
+        indices: which items; all by default.
+        progress: wraps the iterator over batches of indices.
+
+    Returns:
+        Predictions in the image frame. An item that lacks every modality of a subset gets the mean shape.
+    """
+    was_training = model.training
+    model.eval()
+    subsets = list(subsets or all_subsets(model.modalities))
+    wanted = list(range(len(dataset))) if indices is None else list(indices)
+    collate = Collator(processor, model.schema, AugmentConfig.off(), seed=0, modalities=model.modalities)
+    rows: list[dict[Any, np.ndarray]] = []
+    batches = [wanted[i : i + batch_size] for i in range(0, len(wanted), batch_size)]
+    with torch.inference_mode():
+        for batch in progress(batches):
+            rows.append(_predict_batch(model, collate, [dataset[i] for i in batch], conditions, subsets))
+    model.train(was_training)
+    return _join(rows, conditions, subsets)
+
+
+def _predict_batch(
+    model: MmkpForKeypointDetection, collate: Collator, samples: list[Sample], conditions: Sequence[str],
+    subsets: Sequence[str],
+) -> dict[Any, np.ndarray]:  # fmt: skip
+    row: dict[Any, np.ndarray] = {
+        "ids": np.array([s.id for s in samples]), "groups": np.array([s.group for s in samples]),
+        "true_xy": np.stack([np.where(s.visible[:, None] > 0, s.keypoints_xy, np.nan) for s in samples]),
+        "boxes": np.stack([s.box_xywh for s in samples]),
+    }  # fmt: skip
+    for condition in conditions:
+        changed = [CONDITIONS[condition](s) or s for s in samples]
+        row["visible", condition] = np.stack([s.visible for s in changed])
+        own = [s for s in subsets if effective_condition(condition, s) == condition]
+        if not own:
+            continue
+        batch = collate([((0, i), s) for i, s in enumerate(changed)])
+        back = batch["image_to_input"].double()
+        blank = mean_shape_input(model)
+        row["mean_shape_xy"] = geometry.input_to_image(blank.expand(len(samples), -1, -1), back).numpy()
+        for subset, xy, scores, present in detect_subsets(model, batch, own):
+            xy = torch.where(present[:, None, None], xy.double(), blank)
+            row["xy", condition, subset] = geometry.input_to_image(xy, back).numpy()
+            row["score", condition, subset] = (scores * present[:, None]).numpy()
+    return row
+
+
+def detect_subsets(
+    model: MmkpForKeypointDetection, batch: dict[str, Any], subsets: Sequence[str]
+) -> Iterator[tuple[str, torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Encode once, then fuse and read for each subset.
+
+    Yields:
+        subset, keypoints_xy (B, K, 2) px in the input frame, scores (B, K), and (B,) whether the item has any of the
+        subset's modalities; all on the CPU.
+    """
+    device = model.device
+    batch = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+    inputs = {
+        "image": (batch.get("pixel_values"),), "text": (batch.get("input_ids"), batch.get("attention_mask")),
+        "audio": (batch.get("input_features"), batch.get("input_features_mask")),
+    }  # fmt: skip
+    encoded = model.encode(inputs, batch["modality_mask"])
+    for subset in subsets:
+        members = subset.split("+")
+        chosen = torch.tensor([m in members for m in model.modalities], device=device)
+        present = encoded.present & chosen
+        kept = [m for m in members if m in encoded.tokens]
+        if not kept:
+            count = len(present)
+            blank = torch.zeros(count, model.schema.num_keypoints, 2)
+            yield subset, blank, blank[..., 0], torch.zeros(count, dtype=torch.bool)
+            continue
+        part = Encoded({m: encoded.tokens[m] for m in kept}, {m: encoded.masks[m] for m in kept}, present)
+        xy, scores = model.codec.decode(model.detect(part))
+        yield subset, xy.float().cpu(), scores.float().cpu(), present.any(1).cpu()
+
+
+def mean_shape_input(model: MmkpForKeypointDetection) -> torch.Tensor:
+    """The training's mean shape in the input frame, (K, 2) px, float64."""
+    height, width = model.config.input_size_hw
+    return model.mean_shape.double().cpu() * torch.tensor([width, height], dtype=torch.float64) - 0.5
+
+
+def _join(rows: list[dict[Any, np.ndarray]], conditions: Sequence[str], subsets: Sequence[str]) -> Predictions:
+    def whole(key: Any) -> np.ndarray:
+        return np.concatenate([row[key] for row in rows])
+
+    made = Predictions(*(whole(k) for k in ("ids", "groups", "true_xy", "boxes", "mean_shape_xy")))
+    for condition in conditions:
+        made.visible[condition] = whole(("visible", condition))
+        for subset in subsets:
+            source = effective_condition(condition, subset)
+            if source != condition and "even_times" in condition and "text" not in subset.split("+"):
+                continue  # the control is about texts; without one there is nothing to control
+            if ("xy", source, subset) in rows[0]:
+                made.keypoints_xy[condition, subset] = whole(("xy", source, subset))
+                made.scores[condition, subset] = whole(("score", source, subset))
+    return made

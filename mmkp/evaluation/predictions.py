@@ -1,0 +1,81 @@
+"""Predictions as a file: what was predicted, for which items, by which model, under which protocol."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmkp.errors import InputError
+
+FILE = "predictions.npz"
+Cell = tuple[str, str]  # condition, subset
+
+
+@dataclass
+class Predictions:
+    """All predictions of one evaluation, in the image frame.
+
+    Attributes:
+        ids, groups: (N,) str.
+        true_xy: (N, K, 2) px, NaN where unlabelled.
+        boxes: (N, 4) xywh px.
+        visible: by condition (N, K), COCO's flag.
+        keypoints_xy: by (condition, subset) (N, K, 2) px.
+        scores: by (condition, subset) (N, K).
+        mean_shape_xy: (N, K, 2) px, the training's mean shape placed in each item's box.
+        meta: what the predictions depend on; a file with another `meta["key"]` is stale.
+    """
+
+    ids: np.ndarray
+    groups: np.ndarray
+    true_xy: np.ndarray
+    boxes: np.ndarray
+    mean_shape_xy: np.ndarray
+    visible: dict[str, np.ndarray] = field(default_factory=dict)
+    keypoints_xy: dict[Cell, np.ndarray] = field(default_factory=dict)
+    scores: dict[Cell, np.ndarray] = field(default_factory=dict)
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: Path) -> Path:
+        """Write `predictions.npz` into a folder, whole or not at all."""
+        arrays = {
+            "ids": self.ids, "groups": self.groups, "true_xy": self.true_xy, "boxes": self.boxes,
+            "mean_shape_xy": self.mean_shape_xy, "meta": np.array(json.dumps(self.meta)),
+        }  # fmt: skip
+        arrays |= {f"visible|{c}": v for c, v in self.visible.items()}
+        arrays |= {f"xy|{c}|{s}": v.astype(np.float32) for (c, s), v in self.keypoints_xy.items()}
+        arrays |= {f"score|{c}|{s}": v.astype(np.float16) for (c, s), v in self.scores.items()}
+        target, part = folder / FILE, folder / f"{FILE}.part"
+        with part.open("wb") as file:
+            np.savez(file, **arrays)
+        os.replace(part, target)
+        return target
+
+    @classmethod
+    def load(cls, folder: Path) -> Predictions:
+        """Read them back; nothing is unpickled.
+
+        Raises:
+            InputError: no such file, or a broken one.
+        """
+        path = folder / FILE
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                arrays = {k: data[k] for k in data.files}
+        except (OSError, ValueError, EOFError, KeyError) as error:
+            raise InputError(f"predictions {path}", expected="a file that `mmkp evaluate` wrote", got=str(error)) from error
+        plain = ("ids", "groups", "true_xy", "boxes", "mean_shape_xy")
+        made = cls(**{k: arrays[k] for k in plain}, meta=json.loads(str(arrays["meta"])))
+        for name, value in arrays.items():
+            kind, *rest = name.split("|")
+            if kind == "visible":
+                made.visible[rest[0]] = value
+            elif kind in ("xy", "score"):
+                cells = made.keypoints_xy if kind == "xy" else made.scores
+                cells[(rest[0], rest[1])] = value
+        return made

@@ -1,0 +1,131 @@
+"""Scores from predictions: metrics per item, then means with intervals over groups. Never sees a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mmkp import metrics
+from mmkp.evaluation.predictions import Predictions
+from mmkp.schema import KeypointSchema
+
+DRAWS = 10_000
+MIN_GROUPS = 5
+PCK_THRESHOLDS = (0.05, 0.1, 0.2)
+PCK_MAIN = 0.1
+
+
+def summarize(predictions: Predictions, schema: KeypointSchema, protocol: dict[str, Any]) -> dict[str, Any]:
+    """The summary of DESIGN's section 4: every metric by condition and subset, with intervals and groups."""
+    length = schema.normalizer(predictions.true_xy, predictions.boxes)
+    draws = GroupBootstrap(predictions.groups)
+    conditions: dict[str, Any] = {}
+    for condition, visible in predictions.visible.items():
+        cells = {s: xy for (c, s), xy in predictions.keypoints_xy.items() if c == condition}
+        cells["mean_shape"] = predictions.mean_shape_xy
+        conditions[condition] = {
+            subset: _entry(metrics.normalized_errors(xy, predictions.true_xy, visible > 0, length), schema, draws)
+            for subset, xy in cells.items()
+        }
+    full_protocol = {
+        **protocol, "normalizer": schema.normalizer.name, "pck_threshold": PCK_MAIN, "bootstrap_draws": DRAWS,
+        "bootstrap_over": "groups", "groups": int(draws.count),
+    }  # fmt: skip
+    return {
+        "n": len(predictions.ids), "protocol": full_protocol, "primary": "nme", "schema": schema.name,
+        "conditions": conditions, "comparisons": compare_all(predictions, schema, length, draws),
+    }  # fmt: skip
+
+
+def _entry(errors: np.ndarray, schema: KeypointSchema, draws: GroupBootstrap) -> dict[str, Any]:
+    groups = schema.group_indices()
+    entry = {"nme": _statistic(metrics.nme, errors, groups, draws)}
+    for threshold in PCK_THRESHOLDS:
+        name = f"pck@{threshold:g}"
+        entry[name] = _statistic(lambda e, p=None, t=threshold: metrics.pck(e, t, p), errors, groups, draws)
+    entry["pck"] = entry[f"pck@{PCK_MAIN:g}"]
+    return entry
+
+
+def _statistic(metric: Any, errors: np.ndarray, groups: dict[str, np.ndarray], draws: GroupBootstrap) -> dict[str, Any]:
+    return {
+        **draws.interval(metric(errors)),
+        "groups": {name: draws.interval(metric(errors, points)) for name, points in groups.items()},
+    }
+
+
+def compare_all(
+    predictions: Predictions, schema: KeypointSchema, length: np.ndarray, draws: GroupBootstrap
+) -> dict[str, Any]:
+    """Paired comparisons of every subset that holds the image with the image alone, overall and by group."""
+    found: dict[str, Any] = {}
+    for condition in predictions.visible:
+        base = predictions.keypoints_xy.get((condition.replace("+even_times", "").replace("even_times", "clear"), "image"))
+        if base is None:
+            continue
+        labelled = predictions.visible[condition] > 0
+        base_errors = metrics.normalized_errors(base, predictions.true_xy, labelled, length)
+        for (c, subset), xy in predictions.keypoints_xy.items():
+            if c == condition and subset != "image":
+                errors = metrics.normalized_errors(xy, predictions.true_xy, labelled, length)
+                parts: dict[str, Any] = {"all": None, **schema.group_indices()}
+                found.setdefault(condition, {})[f"{subset} / image"] = {
+                    name: draws.compare(metrics.nme(errors, p), metrics.nme(base_errors, p)) for name, p in parts.items()
+                }
+    return found
+
+
+class GroupBootstrap:
+    """The bootstrap over groups (clips, people), with the same draws for every figure, so that figures are paired.
+
+    Args:
+        groups: (N,) the group of each item.
+        seed: of the draws.
+    """
+
+    def __init__(self, groups: np.ndarray, seed: int = 0) -> None:
+        names, self.index = np.unique(groups, return_inverse=True)
+        self.count = len(names)
+        rng = np.random.default_rng(seed)
+        self.draws = rng.multinomial(self.count, np.full(self.count, 1 / self.count), size=DRAWS).astype(np.float64)
+
+    def _sums(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        known = ~np.isnan(values)
+        total = np.bincount(self.index, np.where(known, values, 0.0), minlength=self.count)
+        return total, np.bincount(self.index, known.astype(float), minlength=self.count)
+
+    def _means(self, values: np.ndarray) -> np.ndarray:
+        total, known = self._sums(values)
+        weight = self.draws @ known
+        return np.where(weight > 0, self.draws @ total / np.maximum(weight, 1), np.nan)
+
+    def interval(self, values: np.ndarray) -> dict[str, Any]:
+        """Mean over items, 95 % interval over groups, and n; an interval of null carries its reason."""
+        known = values[~np.isnan(values)]
+        if not len(known):
+            return {"mean": None, "ci95": None, "n": 0, "reason": "no labelled point"}
+        made: dict[str, Any] = {"mean": float(known.mean()), "ci95": None, "n": len(known)}
+        if self.count < MIN_GROUPS:
+            return {**made, "reason": f"{self.count} groups; an interval needs at least {MIN_GROUPS}"}
+        return {**made, "ci95": [float(v) for v in np.nanpercentile(self._means(values), [2.5, 97.5])]}
+
+    def compare(self, values: np.ndarray, base: np.ndarray) -> dict[str, Any]:
+        """Is `values` (an error) below `base`? Paired over groups.
+
+        Returns:
+            ratio of the means with its 95 % interval, p (one-sided: the share of draws without a gain), and the
+            protocol's two words: better (p < 0.01), not_worse (upper end of the ratio at most 1.05).
+        """
+        both = ~(np.isnan(values) | np.isnan(base))
+        values, base = np.where(both, values, np.nan), np.where(both, base, np.nan)
+        if not both.any():
+            return {"ratio": None, "ci95": None, "p": None, "reason": "no labelled point"}
+        ratio = float(np.nanmean(values) / max(np.nanmean(base), 1e-12))
+        if self.count < MIN_GROUPS:
+            return {"ratio": ratio, "ci95": None, "p": None, "reason": f"{self.count} groups"}
+        drawn, drawn_base = self._means(values), self._means(base)
+        ratios = drawn / np.maximum(drawn_base, 1e-12)
+        low, high = (float(v) for v in np.nanpercentile(ratios, [2.5, 97.5]))
+        p = float((1 + np.sum(drawn >= drawn_base)) / (1 + DRAWS))
+        return {"ratio": ratio, "ci95": [low, high], "p": p, "better": p < 0.01, "not_worse": high <= 1.05}

@@ -1,0 +1,294 @@
+"""MmkpProcessor: image processor + tokenizer + feature extractor, and the way back from outputs to pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import BatchFeature, ByT5Tokenizer, ProcessorMixin
+from transformers.image_processing_utils import BaseImageProcessor
+
+from mmkp import geometry
+from mmkp.errors import InputError
+from mmkp.features import MmkpFeatureExtractor
+from mmkp.modeling_mmkp import MmkpKeypointOutput
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class MmkpImageProcessor(BaseImageProcessor):
+    """Crop a box into the network's input, its aspect kept, and normalise.
+
+    Args:
+        size_hw: height and width of the input, px.
+        image_mean, image_std: of RGB in [0, 1]; ImageNet's by default.
+    """
+
+    model_input_names = ["pixel_values", "image_to_input"]
+
+    def __init__(
+        self,
+        size_hw: Sequence[int] = (128, 128),
+        image_mean: Sequence[float] = IMAGENET_MEAN,
+        image_std: Sequence[float] = IMAGENET_STD,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.size_hw = tuple(size_hw)
+        self.image_mean, self.image_std = tuple(image_mean), tuple(image_std)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plain form."""
+        own = {"size_hw": list(self.size_hw), "image_mean": list(self.image_mean), "image_std": list(self.image_std)}
+        return {**own, "image_processor_type": type(self).__name__}
+
+    def preprocess(
+        self, images: Any, boxes: Sequence | None = None, image_to_input: Sequence | None = None,
+        return_tensors: str | None = "pt", **kwargs: Any,
+    ) -> BatchFeature:  # fmt: skip
+        """Pictures -> pixel_values (B, 3, h, w) and image_to_input (B, 2, 3).
+
+        Args:
+            images: one or a list of PIL pictures or (H, W, 3) uint8 arrays, RGB.
+            boxes: xywh px, image frame, for each; the whole picture where None.
+            image_to_input: affines to use instead of boxes.
+
+        Raises:
+            InputError: something that is no picture, or a box without area.
+        """
+        images = [as_rgb(image) for image in (images if isinstance(images, (list, tuple)) else [images])]
+        if image_to_input is None:
+            boxes = [None] * len(images) if boxes is None else boxes
+            image_to_input = [self.affine(b, i.shape[:2]) for b, i in zip(boxes, images, strict=True)]
+        crops = [geometry.warp(i, a, self.size_hw) for i, a in zip(images, image_to_input, strict=True)]
+        affines = np.stack(list(image_to_input)).astype(np.float32)
+        return BatchFeature(
+            {"pixel_values": self.normalize(np.stack(crops)), "image_to_input": torch.from_numpy(affines)},
+            tensor_type=return_tensors,
+        )
+
+    def affine(self, box_xywh: Sequence[float] | None, image_hw: tuple[int, ...]) -> np.ndarray:
+        """Image frame -> input frame for a box, or for the whole picture."""
+        box = geometry.whole_image_box(image_hw[:2]) if box_xywh is None else np.asarray(box_xywh, dtype=np.float64)
+        try:
+            return geometry.crop_affine(box, self.size_hw)
+        except ValueError as error:
+            raise InputError("box", expected="x, y, width, height in px, with an area", got=str(list(box))) from error
+
+    def normalize(self, crops: np.ndarray) -> torch.Tensor:
+        """(B, h, w, 3) uint8 -> (B, 3, h, w) float32, channels last in memory."""
+        pixels = torch.from_numpy(crops).permute(0, 3, 1, 2).to(torch.float32)
+        mean = torch.tensor(self.image_mean).view(1, 3, 1, 1) * 255
+        std = torch.tensor(self.image_std).view(1, 3, 1, 1) * 255
+        return pixels.sub_(mean).div_(std)
+
+
+def as_rgb(image: Any) -> np.ndarray:
+    """A PIL picture or an array as (H, W, 3) uint8.
+
+    Raises:
+        InputError: anything else.
+    """
+    if isinstance(image, Image.Image):
+        return np.asarray(image.convert("RGB"))
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8:
+        if image.ndim == 2:
+            return np.repeat(image[:, :, None], 3, axis=2)
+        if image.ndim == 3 and image.shape[2] == 3 and image.size:
+            return image
+    got = f"{getattr(image, 'dtype', type(image).__name__)} {getattr(image, 'shape', '')}".strip()
+    raise InputError("image", expected="a PIL picture or a uint8 array (H, W, 3), RGB", got=got)
+
+
+class MmkpProcessor(ProcessorMixin):
+    """Pictures, texts and sounds -> inputs; outputs -> keypoints in the picture.
+
+    Args:
+        image_processor: MmkpImageProcessor.
+        tokenizer: ByT5Tokenizer for the byte encoder, or the named text encoder's own.
+        feature_extractor: MmkpFeatureExtractor, or the named audio encoder's own.
+    """
+
+    def __init__(self, image_processor: Any = None, tokenizer: Any = None, feature_extractor: Any = None) -> None:
+        super().__init__(
+            image_processor or MmkpImageProcessor(), tokenizer or ByT5Tokenizer(model_max_length=128),
+            feature_extractor or MmkpFeatureExtractor(),
+        )  # fmt: skip
+
+    def __call__(
+        self,
+        images: Any = None,
+        text: str | Sequence[str | None] | None = None,
+        audio: Any = None,
+        sampling_rate: int | list[int] | None = None,
+        boxes: Sequence | None = None,
+        audio_times: Sequence[float | None] | None = None,
+        return_tensors: str = "pt",
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """Inputs of the model. Any modality may be left out, for all items or (None in a list) for some.
+
+        Args:
+            images: PIL pictures or (H, W, 3) uint8 arrays.
+            text: what is said, with `|` at the picture's moment where that is known.
+            audio: (T,) float arrays in [-1, 1].
+            sampling_rate: Hz, for all or for each.
+            boxes: xywh px, image frame; one for one item, or one each. The whole picture without.
+            audio_times: seconds into each sound; its middle without.
+
+        Returns:
+            pixel_values, image_to_input, input_ids, attention_mask, input_features, input_features_mask (what is
+            absent from all items is left out), and modality_mask (B, 3) in the order image, text, audio.
+
+        Raises:
+            InputError: no modality, lists of different lengths, or an item that is not usable.
+        """
+        lists = {
+            "image": _as_list(images, (Image.Image, np.ndarray)), "text": _as_list(text, (str,)),
+            "audio": _as_list(audio, (np.ndarray, torch.Tensor)),
+        }  # fmt: skip
+        sizes = {len(v) for v in lists.values() if v is not None}
+        if len(sizes) != 1 or 0 in sizes:
+            raise InputError(
+                "inputs", expected="an image, a text or a sound, and lists of one length",
+                got="none of them" if not sizes else f"lists of {sorted(sizes)}",
+            )  # fmt: skip
+        count = sizes.pop()
+        parts = {m: v if v is not None else [None] * count for m, v in lists.items()}
+        mask = torch.tensor([[parts[m][i] is not None for m in parts] for i in range(count)])
+        if not mask.any(1).all():
+            raise InputError("inputs", expected="a modality for every item", got=f"none for item {int(mask.any(1).int().argmin())}")  # fmt: skip
+        boxes = [boxes] if boxes is not None and np.ndim(boxes) == 1 else boxes
+        batch: dict[str, Any] = {"modality_mask": mask}
+        if mask[:, 0].any():
+            batch |= self._images(parts["image"], boxes)
+        elif boxes is not None:
+            affines = [self.image_processor.affine(b, (0, 0)) for b in boxes]
+            batch["image_to_input"] = torch.from_numpy(np.stack(affines).astype(np.float32))
+        if mask[:, 1].any():
+            batch |= self.texts(parts["text"])
+        if mask[:, 2].any():
+            batch |= self._sounds(parts["audio"], sampling_rate, audio_times)
+        return BatchFeature(batch)
+
+    def _images(self, images: list, boxes: Sequence | None) -> dict[str, torch.Tensor]:
+        blank = np.zeros((*self.image_processor.size_hw, 3), np.uint8)
+        made = self.image_processor.preprocess([blank if i is None else i for i in images], boxes)
+        return {"pixel_values": made["pixel_values"], "image_to_input": made["image_to_input"]}
+
+    def texts(self, texts: Sequence[str | None]) -> dict[str, torch.Tensor]:
+        """input_ids and attention_mask (B, L); an absent text is a blank row.
+
+        Raises:
+            InputError: an empty text, or one that is longer than the encoder takes.
+        """
+        for text in texts:
+            if text is not None and not text.strip():
+                raise InputError("text", expected="at least one character", got="none", remedy="Leave the text out.")
+        limit = self.tokenizer.model_max_length
+        coded = self.tokenizer(["" if t is None else t for t in texts], padding=True, return_attention_mask=True,
+                               verbose=False)  # fmt: skip
+        longest = max(sum(row) for row in coded["attention_mask"])
+        if longest > limit:
+            raise InputError(
+                "text", expected=f"at most {limit} tokens", got=f"{longest}",
+                remedy="Give the words around the picture's moment, about half a second of speech.",
+            )  # fmt: skip
+        return {
+            "input_ids": torch.tensor(coded["input_ids"]), "attention_mask": torch.tensor(coded["attention_mask"])
+        }  # fmt: skip
+
+    def _sounds(self, sounds: list, sampling_rate: Any, times: Sequence | None) -> dict[str, torch.Tensor]:
+        rate = self.feature_extractor.sampling_rate
+        rates = sampling_rate if isinstance(sampling_rate, list) else [sampling_rate] * len(sounds)
+        at = list(times) if times is not None else [None] * len(sounds)
+        blank = np.zeros(rate, np.float32)
+        sounds = [blank if s is None else np.asarray(s) for s in sounds]
+        rates = [rate if s is blank else r for s, r in zip(sounds, rates, strict=True)]
+        return self.sounds(sounds, rates, at)
+
+    def sounds(self, sounds: list[np.ndarray], rates: list[int], times: list[float | None]) -> dict[str, torch.Tensor]:
+        """input_features, and input_features_mask where the extractor is ours."""
+        extractor = self.feature_extractor
+        if isinstance(extractor, MmkpFeatureExtractor):
+            made = extractor(sounds, sampling_rate=rates, audio_times=times)
+            return {"input_features": made["input_features"], "input_features_mask": made["input_features_mask"]}
+        ours = MmkpFeatureExtractor(sampling_rate=extractor.sampling_rate)
+        waves = [ours.cut(s, r, t)[0] for s, r, t in zip(sounds, rates, times, strict=True)]
+        made = extractor(waves, sampling_rate=extractor.sampling_rate, return_tensors="pt")
+        return {"input_features": made[extractor.model_input_names[0]]}
+
+    def post_process_keypoint_detection(
+        self, outputs: MmkpKeypointOutput, target_sizes: Sequence[tuple[int, int]] | None = None
+    ) -> list[dict[str, torch.Tensor]]:
+        """Keypoints in the frame of each picture.
+
+        Args:
+            outputs: of the model.
+            target_sizes: (height, width) of each picture, px; needed only where no picture and no box went in.
+
+        Returns:
+            For each item `keypoints` (K, 2) px, image frame, `scores` (K,) in [0, 1], `labels` (K,) indices.
+        """
+        affine = outputs.image_to_input
+        if affine is None and target_sizes is not None:
+            affines = [self.image_processor.affine(None, size) for size in target_sizes]
+            affine = torch.from_numpy(np.stack(affines))
+        points = outputs.keypoints_xy.double()
+        if affine is not None:
+            points = geometry.input_to_image(points, affine.double().to(points.device))
+        labels = torch.arange(points.shape[1])
+        return [
+            {"keypoints": p.float(), "scores": s, "labels": labels}
+            for p, s in zip(points, outputs.scores, strict=True)
+        ]
+
+
+def _as_list(value: Any, single: tuple[type, ...]) -> list | None:
+    if value is None:
+        return None
+    if isinstance(value, single) and not (isinstance(value, (np.ndarray, torch.Tensor)) and value.ndim > 3):
+        return [value]
+    return list(value)
+
+
+def make_processor(config: Any) -> MmkpProcessor:
+    """The processor that fits a MmkpConfig.
+
+    Raises:
+        InputError: the tokenizer or feature extractor of a named encoder cannot be loaded.
+    """
+    text, audio = config.text_config, config.audio_config
+    return MmkpProcessor(
+        MmkpImageProcessor(size_hw=config.input_size_hw),
+        ByT5Tokenizer(model_max_length=text.max_bytes) if text.encoder == "bytes" else _tokenizer(text),
+        MmkpFeatureExtractor(audio.mel_bins, audio.rate_hz, audio.window_s)
+        if audio.encoder == "log_mel" else _extractor(audio),
+    )  # fmt: skip
+
+
+def _tokenizer(config: Any) -> Any:
+    from transformers import AutoTokenizer
+
+    from mmkp.encoders.packages import package_path
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(package_path(config.weights) or config.encoder)
+    except (OSError, ValueError) as error:
+        raise InputError("text.encoder", expected="an encoder with a tokenizer", got=str(error).splitlines()[0]) from error
+    tokenizer.model_max_length = min(tokenizer.model_max_length, 512)
+    return tokenizer
+
+
+def _extractor(config: Any) -> Any:
+    from transformers import AutoFeatureExtractor
+
+    try:
+        return AutoFeatureExtractor.from_pretrained(config.encoder)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            "audio.encoder", expected="an encoder with a feature extractor", got=str(error).splitlines()[0]
+        ) from error

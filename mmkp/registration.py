@@ -1,0 +1,28 @@
+"""Registration with transformers: configuration, model, processor and its parts."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoImageProcessor,
+    AutoModelForKeypointDetection,
+    AutoProcessor,
+)
+
+from mmkp.configuration_mmkp import MmkpConfig
+from mmkp.features import MmkpFeatureExtractor
+from mmkp.modeling_mmkp import MmkpForKeypointDetection
+from mmkp.processing_mmkp import MmkpImageProcessor, MmkpProcessor
+
+
+@cache
+def register() -> None:
+    """Make mmkp known to the Auto classes, once a process."""
+    AutoConfig.register("mmkp", MmkpConfig, exist_ok=True)
+    AutoModelForKeypointDetection.register(MmkpConfig, MmkpForKeypointDetection, exist_ok=True)
+    AutoImageProcessor.register(MmkpConfig, image_processor_classes={"torchvision": MmkpImageProcessor, "pil": MmkpImageProcessor}, exist_ok=True)
+    AutoFeatureExtractor.register(MmkpConfig, MmkpFeatureExtractor, exist_ok=True)
+    AutoProcessor.register(MmkpConfig, MmkpProcessor, exist_ok=True)

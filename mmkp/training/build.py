@@ -1,0 +1,113 @@
+"""What a run is made of: data, model, processor, optimizer, from a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from mmkp import geometry
+from mmkp.configuration_mmkp import MmkpConfig
+from mmkp.data import open_dataset
+from mmkp.data.sample import KeypointDataset
+from mmkp.encoders.weights import load_pretrained_encoders
+from mmkp.modeling_mmkp import MmkpForKeypointDetection
+from mmkp.processing_mmkp import MmkpProcessor, make_processor
+from mmkp.recipe import Recipe, TrainingSection
+from mmkp.registration import register
+from mmkp.schema import KeypointSchema, load_schema
+
+MEAN_SHAPE_SAMPLES = 500  # the mean of so many shapes is known to a hundredth of their spread or better
+
+
+@dataclass
+class Parts:
+    """A recipe, made."""
+
+    recipe: Recipe
+    schema: KeypointSchema
+    train_set: KeypointDataset
+    validation_set: KeypointDataset
+    model: MmkpForKeypointDetection
+    processor: MmkpProcessor
+    notes: list[str]
+
+
+def build(recipe: Recipe) -> Parts:
+    """Make all parts; the model's weights depend on the recipe's seed alone.
+
+    Raises:
+        InputError: a part that does not exist, data that is not there.
+    """
+    register()
+    data = recipe.data
+    train_set = open_dataset(data.dataset, "train", **{**data.options, **data.train_options})
+    validation_set = open_dataset(data.dataset, "validation", **data.options)
+    schema = load_schema(train_set.schema_name)
+    torch.manual_seed(recipe.training.seed)
+    config = MmkpConfig(**recipe.model_kwargs(), keypoint_schema=schema.model_dump(mode="json"))
+    model = MmkpForKeypointDetection(config)
+    processor = make_processor(config)
+    notes = load_pretrained_encoders(model)
+    notes += [f"{name}: {line}" for name, s in (("train", train_set), ("validation", validation_set)) for line in s.problems]
+    model.mean_shape.copy_(mean_shape(train_set, config.input_size_hw))
+    return Parts(recipe, schema, train_set, validation_set, model, processor, notes)
+
+
+def mean_shape(dataset: KeypointDataset, size_hw: tuple[int, int]) -> torch.Tensor:
+    """The mean shape of a dataset within its boxes, (K, 2) in [0, 1] of the input's width and height."""
+    count = len(dataset)
+    shapes = []
+    for i in np.unique(np.linspace(0, count - 1, min(count, MEAN_SHAPE_SAMPLES)).round().astype(int)):
+        sample = dataset[int(i)]
+        points = geometry.transform(sample.keypoints_xy.astype(np.float64), geometry.crop_affine(sample.box_xywh, size_hw))
+        shapes.append(np.where(sample.visible[:, None] > 0, points, np.nan))
+    stacked = (np.stack(shapes) + 0.5) / np.array(size_hw[::-1])
+    known = ~np.isnan(stacked)
+    mean = np.where(known, stacked, 0).sum(0) / np.maximum(known.sum(0), 1)
+    return torch.from_numpy(np.where(known.any(0), mean, 0.5)).float()
+
+
+def part_of(parameter: str) -> str:
+    """The part of the model that a parameter belongs to, as `lr_scales` and `freeze` name it."""
+    if parameter.startswith("encoders.image.backbone"):
+        return "image_backbone"
+    first, second = parameter.split(".")[:2]
+    if first in ("encoders", "lifts"):
+        return second
+    return "head" if first == "heads" else "fusion"
+
+
+def parameter_groups(model: nn.Module, training: TrainingSection) -> list[dict]:
+    """Groups for the optimizer: by part, and without weight decay for norms and biases; frozen parts are switched off."""
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        part = part_of(name)
+        if part in training.freeze or ("image" in training.freeze and part == "image_backbone"):
+            parameter.requires_grad_(False)
+        else:
+            groups.setdefault((part, parameter.ndim > 1), []).append(parameter)
+    return [
+        {
+            "params": members, "part": part, "lr": training.learning_rate * training.lr_scales.get(part, 1.0),  # type: ignore[call-overload]
+            "weight_decay": training.weight_decay if decays else 0.0,
+        }
+        for (part, decays), members in groups.items()
+    ]  # fmt: skip
+
+
+def learning_rate_share(step: int, training: TrainingSection) -> float:
+    """Linear warm-up, then a half cosine down to `final_lr_share`."""
+    if step < training.warmup_steps:
+        return (step + 1) / training.warmup_steps
+    progress = (step - training.warmup_steps) / max(1, training.steps - training.warmup_steps)
+    low = training.final_lr_share
+    return low + (1 - low) * 0.5 * (1 + float(np.cos(np.pi * min(1.0, progress))))
+
+
+def trained_parts(model: nn.Module) -> Iterator[str]:
+    """The names of the parts that are trained."""
+    yield from sorted({part_of(n) for n, p in model.named_parameters() if p.requires_grad})

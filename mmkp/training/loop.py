@@ -1,0 +1,226 @@
+"""The training loop, on Accelerate: one explicit pass from the recipe to a run folder."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader
+
+from mmkp.data.collate import Collator, KeyedDataset, StepSampler
+from mmkp.errors import InputError, MmkpError
+from mmkp.recipe import Recipe
+from mmkp.training import checkpoint
+from mmkp.training.build import Parts, build, learning_rate_share, parameter_groups
+from mmkp.training.log import RunLog
+from mmkp.training.run_folder import RunFolder
+from mmkp.training.validate import Validator
+
+FREE_KEYS = ("workers", "threads", "log_every", "trackers")  # may differ between a run and its resume
+
+
+class Trainer:
+    """A run: its parts, its state, and the loop.
+
+    Args:
+        recipe: what to train.
+        out: the run's folder.
+        resume: continue from the folder's last good checkpoint.
+
+    Raises:
+        InputError: the recipe cannot be made, or the folder holds a run of another recipe.
+    """
+
+    def __init__(self, recipe: Recipe, out: Path, resume: bool = False) -> None:
+        self.recipe, self.settings = recipe, recipe.training
+        self.accelerator = make_accelerator(recipe)
+        if self.settings.threads:
+            torch.set_num_threads(self.settings.threads)
+        self.folder = RunFolder(out, recipe, resume, main=self.accelerator.is_main_process)
+        self.accelerator.wait_for_everyone()
+        self.parts: Parts = build(recipe)
+        model = self.parts.model
+        optimizer = torch.optim.AdamW(parameter_groups(model, self.settings), betas=(0.9, 0.99))
+        self.base_rates = [group["lr"] for group in optimizer.param_groups]
+        self.average = make_average(model, self.settings.ema_decay)
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.average = self.average.to(self.accelerator.device) if self.average is not None else None
+        self.state = checkpoint.RunState(model, self.average, optimizer)
+        self.identity = identity_of(recipe)
+        self.validator = Validator(self.parts, self.recipe)
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes files and speaks."""
+        return self.accelerator.is_main_process
+
+    def train(self) -> Path:
+        """Run all steps that are left. Returns the run's folder, which holds the best model.
+
+        Raises:
+            MmkpError: the loss is not finite; the message names the items of the batch.
+        """
+        notes = self._restore()
+        settings, world = self.settings, self.accelerator.num_processes
+        samples_per_step = settings.batch_size * settings.accumulate * world
+        torch.manual_seed(settings.seed + self.accelerator.process_index) if self.state.step == 0 else None
+        with RunLog(self.folder.metrics, settings.steps, self.state.step, samples_per_step, self.main) as log:
+            for line in [*self.parts.notes, *notes]:
+                log.say(line)
+            batches = self._batches(log)
+            while self.state.step < settings.steps:
+                values = self._step(batches)
+                self._after_step(values, log)
+        self.accelerator.wait_for_everyone()
+        return self.folder.path
+
+    def _restore(self) -> list[str]:
+        if not self.folder.resumed:
+            return []
+        rank = self.accelerator.process_index
+        manifest, lines = checkpoint.load_latest(self.state, self.folder.checkpoints, rank)
+        self.folder.cut_metrics(self.state.step)
+        return [*lines, f"resumed at step {self.state.step}" if manifest else "no good checkpoint: started from step 0"]
+
+    def _batches(self, log: RunLog) -> Iterator[dict[str, Any]]:
+        settings, parts = self.settings, self.parts
+        first = self.state.step * settings.accumulate
+        sampler = StepSampler(
+            len(parts.train_set), settings.batch_size, settings.steps * settings.accumulate, settings.seed, first,
+            self.accelerator.process_index, self.accelerator.num_processes,
+        )  # fmt: skip
+        collate = Collator(
+            parts.processor, parts.schema, self.recipe.augment, settings.seed, parts.model.modalities
+        )
+        loader = DataLoader(
+            KeyedDataset(parts.train_set), batch_sampler=sampler, collate_fn=collate, num_workers=settings.workers,
+            pin_memory=self.accelerator.device.type == "cuda", generator=torch.Generator(),
+        )  # fmt: skip
+        source = iter(loader)
+        while True:
+            began = time.monotonic()
+            batch = next(source, None)
+            if batch is None:
+                return
+            log.waited_s += time.monotonic() - began
+            yield {k: v.to(self.accelerator.device, non_blocking=True) if torch.is_tensor(v) else v
+                   for k, v in batch.items()}  # fmt: skip
+
+    def _step(self, batches: Iterator[dict[str, Any]]) -> dict[str, float]:
+        self.model.train()
+        share = learning_rate_share(self.state.step, self.settings)
+        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = rate * share
+        total, norm = 0.0, math.nan
+        for _ in range(self.settings.accumulate):
+            batch = next(batches)
+            ids = batch.pop("ids")
+            with self.accelerator.accumulate(self.model):
+                loss = self.model(**batch).loss
+                self._check(loss, ids)
+                self.accelerator.backward(loss)
+                if self.accelerator.sync_gradients:
+                    norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm))
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+            total += loss.detach().item() / self.settings.accumulate
+        self.state.step += 1
+        if self.average is not None:
+            self.average.update_parameters(self.accelerator.unwrap_model(self.model))
+        return {"loss": total, "grad_norm": norm, "lr": self.settings.learning_rate * share}
+
+    def _check(self, loss: torch.Tensor, ids: list[str]) -> None:
+        if not bool(torch.isfinite(loss)):
+            raise MmkpError(
+                f"training step {self.state.step + 1}", expected="a finite loss",
+                got=f"{loss.item()} for the items {', '.join(ids)}",
+                remedy="The last good checkpoint is kept. Look at these items, or lower training.learning_rate.",
+            )  # fmt: skip
+
+    def _after_step(self, values: dict[str, float], log: RunLog) -> None:
+        step, last = self.state.step, self.state.step == self.settings.steps
+        if step % self.settings.log_every == 0 or last:
+            log.step(step, {k: round(v, 6) for k, v in values.items()})
+        if step % self.settings.evaluate_every == 0 or last:
+            self._validate_and_save(log)
+            log.restart_clock()
+
+    def _validate_and_save(self, log: RunLog) -> None:
+        model = self.average.module if self.average is not None else self.accelerator.unwrap_model(self.model)
+        if self.main:
+            found = self.validator(model)
+            log.write({"step": self.state.step, "validation": found})
+            log.say(f"step {self.state.step}  validation NME {found['nme']:.4f}  {self.validator.line(found)}")
+            if self.state.best is None or found["nme"] < self.state.best:
+                self.state.best, self.state.best_step = found["nme"], self.state.step
+                self.folder.save_model(model, self.parts.processor)
+        rngs = gather_rngs(self.accelerator)
+        if self.main:
+            try:
+                checkpoint.save(self.state, self.folder.checkpoints, rngs, self.identity)
+            except OSError as error:
+                log.say(f"warning: {error}; the earlier checkpoint is kept and training goes on")
+        self.accelerator.wait_for_everyone()
+
+
+def make_accelerator(recipe: Recipe) -> Accelerator:
+    """The Accelerator for a recipe: mixed precision, accumulation, trackers.
+
+    Raises:
+        InputError: fp16 without a GPU.
+    """
+    settings = recipe.training
+    if settings.precision == "fp16" and not torch.cuda.is_available():
+        raise InputError("training.precision", expected="no or bf16 on a CPU", got="fp16", remedy="fp16 needs a GPU.")
+    return Accelerator(
+        mixed_precision=settings.precision, gradient_accumulation_steps=settings.accumulate,
+        cpu=not torch.cuda.is_available(),
+        # a batch in which nobody has a text leaves the text encoder without a gradient
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )  # fmt: skip
+
+
+def make_average(model: torch.nn.Module, decay: float) -> AveragedModel | None:
+    """The exponential moving average of weights and buffers, which is what gets saved; None for a decay of 0.
+
+    The decay warms up as (1 + n) / (10 + n), so that a short run is not held at its start (as TensorFlow's
+    ExponentialMovingAverage does).
+    """
+    if not decay:
+        return None
+
+    def blend(averages: Any, currents: Any, count: Any) -> None:
+        keep = min(decay, (1 + int(count)) / (10 + int(count)))
+        for average, current in zip(averages, currents, strict=True):
+            if average.is_floating_point():
+                average.lerp_(current, 1 - keep)
+            else:
+                average.copy_(current)
+
+    return AveragedModel(model, multi_avg_fn=blend, use_buffers=True)
+
+
+def gather_rngs(accelerator: Accelerator) -> list[dict[str, torch.Tensor]]:
+    """The random states of all processes, by rank."""
+    if accelerator.num_processes == 1:
+        return [checkpoint.get_rng()]
+    from accelerate.utils import gather_object
+
+    return gather_object([checkpoint.get_rng()])
+
+
+def identity_of(recipe: Recipe) -> str:
+    """A short hash of all that the course of training depends on."""
+    plain = recipe.model_dump(mode="json")
+    for key in FREE_KEYS:
+        plain["training"].pop(key)
+    return hashlib.sha1(repr(sorted(plain.items())).encode()).hexdigest()[:12]
+

@@ -1,0 +1,99 @@
+"""The folder of a run: what lies where, and when an old run may be continued."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mmkp.environment import environment
+from mmkp.errors import InputError
+from mmkp.recipe import Recipe
+
+FREE = {"training.workers", "training.threads", "training.log_every", "training.trackers"}
+
+
+class RunFolder:
+    """Makes the folder, or opens it to resume.
+
+    Args:
+        path: where.
+        recipe: what is about to be trained.
+        resume: continue what lies there.
+        main: only the main process writes.
+
+    Raises:
+        InputError: the folder holds a run already (and no resume was asked for), holds one of another recipe, or
+            cannot be written.
+    """
+
+    def __init__(self, path: Path, recipe: Recipe, resume: bool, main: bool = True) -> None:
+        self.path, self.checkpoints, self.metrics = path, path / "checkpoints", path / "metrics.jsonl"
+        self.resumed = resume and (path / "recipe.yaml").exists()
+        if self.resumed:
+            self._same_recipe(recipe)
+        elif main and self.checkpoints.exists():
+            raise InputError(
+                f"run folder {path}", expected="an empty or new folder", got="a run",
+                remedy="Continue it with --resume, or choose another --out.",
+            )  # fmt: skip
+        if main:
+            try:
+                self.checkpoints.mkdir(parents=True, exist_ok=True)
+                (path / "recipe.yaml").write_text(recipe.to_yaml())
+                (path / "environment.json").write_text(json.dumps(environment(), indent=2))
+            except OSError as error:
+                raise InputError(f"run folder {path}", expected="a folder that can be written", got=str(error)) from error
+
+    def _same_recipe(self, recipe: Recipe) -> None:
+        before = _flat(yaml.safe_load((self.path / "recipe.yaml").read_text()))
+        now = _flat(yaml.safe_load(recipe.to_yaml()))
+        changed = sorted(k for k in {*before, *now} - FREE if before.get(k) != now.get(k))
+        if changed:
+            lines = "; ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in changed[:5])
+            raise InputError(
+                f"resume {self.path}", expected="the recipe that the run began with", got=lines,
+                remedy="Drop the override, or train into another --out.",
+            )  # fmt: skip
+
+    def cut_metrics(self, step: int) -> None:
+        """Drop the rows of metrics.jsonl beyond `step`: they will be written again."""
+        if self.metrics.exists():
+            rows = [line for line in self.metrics.read_text().splitlines() if _step_of(line) <= step]
+            _write_atomically(self.metrics, "".join(row + "\n" for row in rows))
+
+    def save_model(self, model: Any, processor: Any) -> None:
+        """Put model and processor into the folder, each file whole or not at all."""
+        with tempfile.TemporaryDirectory(dir=self.path, prefix=".model-") as part:
+            model.save_pretrained(part)
+            processor.save_pretrained(part)
+            for file in Path(part).iterdir():
+                os.replace(file, self.path / file.name)
+
+    def drop_checkpoints(self) -> None:
+        """Remove the checkpoints of a finished run."""
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+
+def _step_of(line: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError):
+        return 1 << 60  # a row cut off by a kill
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    part = path.with_suffix(path.suffix + ".part")
+    part.write_text(text)
+    os.replace(part, path)
+
+
+def _flat(plain: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(plain, dict):
+        return {prefix: plain}
+    return {k: v for key, inner in plain.items() for k, v in _flat(inner, f"{prefix}.{key}".lstrip(".")).items()}

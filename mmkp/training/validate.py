@@ -1,0 +1,51 @@
+"""Evaluation during a run, on a fixed part of the validation split: all subsets, clear and covered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mmkp import metrics
+from mmkp.data.corrupt import conditions_for
+from mmkp.evaluation.predict import predict_dataset
+from mmkp.modeling_mmkp import MmkpForKeypointDetection
+from mmkp.recipe import Recipe
+from mmkp.training.build import Parts
+
+
+class Validator:
+    """Scores a model on up to `data.validation_samples` items, evenly spread over the validation split.
+
+    The score by which the best checkpoint is chosen is the mean NME over the conditions clear and covered (where it
+    applies) and all subsets of the model's modalities.
+    """
+
+    def __init__(self, parts: Parts, recipe: Recipe) -> None:
+        self.parts = parts
+        count = len(parts.validation_set)
+        wanted = min(count, recipe.data.validation_samples)
+        self.indices = np.unique(np.linspace(0, count - 1, wanted).round().astype(int)).tolist()
+        applies = conditions_for(parts.validation_set[self.indices[0]])
+        self.conditions = [c for c in ("clear", "covered") if c in applies]
+
+    def __call__(self, model: MmkpForKeypointDetection) -> dict[str, Any]:
+        """`nme`, the mean over all cells, and `cells`: condition -> subset -> NME, by the schema's groups as well."""
+        made = predict_dataset(model, self.parts.processor, self.parts.validation_set, self.conditions, indices=self.indices)
+        schema = self.parts.schema
+        length = schema.normalizer(made.true_xy, made.boxes)
+        cells: dict[str, dict[str, Any]] = {}
+        for (condition, subset), xy in made.keypoints_xy.items():
+            errors = metrics.normalized_errors(xy, made.true_xy, made.visible[condition] > 0, length)
+            groups = {g: float(np.nanmean(metrics.nme(errors, p))) for g, p in schema.group_indices().items()}
+            cells.setdefault(condition, {})[subset] = {"nme": float(np.nanmean(metrics.nme(errors))), **groups}
+        values = [cell["nme"] for row in cells.values() for cell in row.values()]
+        return {"nme": float(np.mean(values)), "cells": cells}
+
+    def line(self, found: dict[str, Any]) -> str:
+        """The cells that people look at, in one line."""
+        return "  ".join(
+            f"{condition}: " + " ".join(f"{s.replace('image', 'i').replace('text', 't').replace('audio', 'a')} "
+                                        f"{c.get('lips', c['nme']):.4f}" for s, c in row.items())
+            for condition, row in found["cells"].items()
+        )  # fmt: skip

@@ -16,7 +16,7 @@ from mmkp.errors import InputError
 
 HOP_S, FRAME_S = 0.010, 0.025  # the usual frames of speech recognition
 FLOOR = 1e-6  # added to the mel power: about 16-bit quantisation noise
-LOG_MEAN, LOG_STD = -4.0, 4.0  # of log-mel power of speech at ordinary loudness; fixed, so that loudness is kept
+LOG_MEAN, LOG_STD = -5.3, 4.3  # of log-mel power over the training clips of GRID s1; fixed, so that loudness is kept
 
 
 class MmkpFeatureExtractor(SequenceFeatureExtractor):

@@ -7,7 +7,7 @@ of K * h * w, and still exact. Decode finds the keypoint between the cells, by D
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -49,7 +49,7 @@ class HeatmapCodec:
     input_size_hw: tuple[int, int]
     stride: int = 4
     sigma_grid: float = 1.25
-    decode_by: Literal["soft_argmax", "dark"] = "soft_argmax"
+    decode_by: str = "soft_argmax"
 
     declares_distribution = True
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
@@ -180,6 +181,8 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
     settings = recipe.training
     if settings.precision == "fp16" and not torch.cuda.is_available():
         raise InputError("training.precision", expected="no or bf16 on a CPU", got="fp16", remedy="fp16 needs a GPU.")
+    if AcceleratorState._shared_state.get("_mixed_precision", settings.precision) != settings.precision:
+        AcceleratorState._reset_state()  # an earlier run of this process had another precision
     return Accelerator(
         mixed_precision=settings.precision, gradient_accumulation_steps=settings.accumulate,
         cpu=not torch.cuda.is_available(),

@@ -1,0 +1,5 @@
+"""`python -m mmkp` is `mmkp`."""
+
+from mmkp.cli import main
+
+main()

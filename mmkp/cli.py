@@ -1,0 +1,184 @@
+"""The command line: one verb, one function. Exit codes: 0 done, 1 the run failed, 2 the user's input is wrong."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mmkp.errors import InputError, MmkpError
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Multimodal keypoint detection: image, text and audio, fused.",
+)  # fmt: skip
+
+# typer brings its own click; its base class of wrong arguments has no public name in every version
+CLICK_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+ModelOption = Annotated[str, typer.Option("--model", "-m", help="A packaged name, a folder or a Hub id.")]
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder to write into.")]
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, a .yaml file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="section.key=value ...")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The run's folder; runs/NAME without.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the folder's last good checkpoint.")] = False,
+) -> None:
+    """Train a recipe, then evaluate the best model on the test split."""
+    from mmkp.recipe import load_recipe
+
+    loaded_recipe = load_recipe(recipe, overrides or [])
+    folder = out or Path("runs") / loaded_recipe.name
+    _quiet_transformers()
+    from mmkp.training.loop import Trainer
+
+    trainer = Trainer(loaded_recipe, folder, resume)
+    trainer.train()
+    if trainer.main:
+        options = dict(loaded_recipe.data.options)
+        _evaluate(str(folder), loaded_recipe.data.dataset, "test", folder, options)
+
+
+@app.command()
+def evaluate(
+    model: ModelOption,
+    data: Annotated[str, typer.Option("--data", "-d", help="NAME or NAME:PATH, such as grid:PATH.")],
+    out: OutOption,
+    split: Annotated[str, typer.Option(help="Split of the dataset; `all` takes everything found.")] = "test",
+    condition: Annotated[list[str] | None, typer.Option(help="Repeat for several; all that apply without.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Items per batch.")] = 32,
+) -> None:
+    """Evaluate every subset of modalities under every condition: summary.json, report.md, pictures."""
+    _evaluate(model, data, split, out, {}, condition, batch_size)
+
+
+@app.command()
+def predict(
+    model: ModelOption,
+    out: OutOption,
+    image: Annotated[Path | None, typer.Option("--image", "-i", help="A picture.")] = None,
+    text: Annotated[str | None, typer.Option("--text", "-t", help="Words, with | at the picture's moment.")] = None,
+    audio: Annotated[Path | None, typer.Option("--audio", "-a", help="A sound file.")] = None,
+    audio_time: Annotated[float | None, typer.Option(help="The picture's moment in the sound, s; its middle without.")] = None,
+    box: Annotated[str | None, typer.Option(help="x,y,width,height in px; the whole picture without.")] = None,
+) -> None:
+    """Predict keypoints from a picture, a text, a sound or any of them together."""
+    from mmkp.data.io import read_audio, read_image
+
+    if image is None and text is None and audio is None:
+        raise InputError("predict", expected="at least one of --image, --text, --audio", got="none")
+    box_xywh = _parse_box(box)
+    picture = None if image is None else read_image(image)
+    sound = None if audio is None else read_audio(audio)
+    _quiet_transformers()
+    from mmkp.evaluation.single import predict_one, write_prediction
+    from mmkp.hub import load
+
+    loaded = load(model)
+    result = predict_one(loaded, picture, text, sound, audio_time, box_xywh)
+    paths = write_prediction(result, picture, loaded, out)
+    typer.echo(f"{len(result['instances'])} instance(s) from {'+'.join(result['modalities'])}: {paths[0]} {paths[1]}")
+
+
+@app.command()
+def models() -> None:
+    """List the packaged checkpoints."""
+    _quiet_transformers()
+    import json
+
+    from mmkp.hub import packaged
+
+    found = packaged()
+    for name, folder in found.items():
+        config = json.loads((folder / "config.json").read_text())
+        size_mb = sum(p.stat().st_size for p in folder.iterdir()) / 1e6
+        facts = json.loads((folder / "facts.json").read_text()) if (folder / "facts.json").is_file() else {}
+        typer.echo(f"{name}: {config['keypoint_schema']['name']} from {'+'.join(config['modalities'])}, {size_mb:.1f} MB, "
+                   f"{facts.get('licence', 'licence not stated')}; {facts.get('figures', '')}")  # fmt: skip
+    if not found:
+        typer.echo("no checkpoints are packaged")
+
+
+@app.command()
+def env() -> None:
+    """Versions, devices, what is missing and how to get it."""
+    from mmkp.environment import report
+
+    typer.echo(report())
+
+
+def _evaluate(
+    model: str, data: str, split: str, out: Path, options: dict, conditions: list[str] | None = None, batch_size: int = 32
+) -> None:
+    _quiet_transformers()
+    from mmkp.evaluation.report import number
+    from mmkp.evaluation.run import evaluate as run
+    from mmkp.hub import load
+
+    summary = run(load(model), data, split, out, options, conditions, batch_size, say=_say, progress=_progress)
+    for condition, rows in summary["conditions"].items():
+        typer.echo(f"{condition}: NME / {summary['protocol']['normalizer']}, n = {summary['n']}")
+        for subset, entry in rows.items():
+            groups = "  ".join(f"{g} {number(e)}" for g, e in entry["nme"]["groups"].items() if g in ("lips", "eyes"))
+            typer.echo(f"  {subset:<18} {number(entry['nme'])}  {groups}")
+    typer.echo(f"report: {out / 'report.md'}")
+
+
+def _parse_box(text: str | None) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        values = [float(v) for v in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != 4:
+        raise InputError("--box", expected="x,y,width,height in px", got=repr(text))
+    return values
+
+
+def _progress(batches: list) -> Iterable:
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(file=sys.stderr)
+    return track(batches, "evaluate", console=console, disable=not console.is_terminal)
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+def _quiet_transformers() -> None:
+    """Keep the progress bars of loading and saving out of the way of ours."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+
+
+def main() -> None:
+    """Run a command; turn what the user can mend into one line and an exit code."""
+    try:
+        code = app(standalone_mode=False)
+    except CLICK_ERROR as error:
+        error.show()
+        sys.exit(2)
+    except MmkpError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("stopped", err=True)
+        sys.exit(130)
+    except OSError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

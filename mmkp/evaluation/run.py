@@ -1,0 +1,108 @@
+"""Evaluate: predictions to a file, scores from the file, a report from the scores."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import mmkp
+from mmkp.data import open_dataset
+from mmkp.data.corrupt import CONDITIONS, conditions_for
+from mmkp.data.sample import KeypointDataset
+from mmkp.errors import InputError, nearest
+from mmkp.evaluation.predict import all_subsets, predict_dataset
+from mmkp.evaluation.predictions import FILE, Predictions
+from mmkp.evaluation.report import write_report
+from mmkp.evaluation.score import summarize
+from mmkp.hub import Loaded, check_schema
+
+PREDICT_VERSION = 1  # raise it when the same model and data would give other predictions
+
+
+def evaluate(
+    loaded: Loaded, data: str, split: str, out: Path, options: dict[str, Any] | None = None,
+    conditions: list[str] | None = None, batch_size: int = 32, say: Any = print, progress: Any = iter,
+) -> dict[str, Any]:  # fmt: skip
+    """Evaluate a model on a dataset and write predictions, summary and report into `out`.
+
+    Args:
+        loaded: model and processor.
+        data: NAME or NAME:PATH.
+        split: of the dataset.
+        out: made if it is not there; predictions in it are used again when model, data and conditions are the same.
+        options: of the dataset.
+        conditions: names; all that apply to the data by default.
+        say: gets a line for people.
+        progress: wraps the iterator over batches.
+
+    Returns:
+        The summary (DESIGN, section 4).
+
+    Raises:
+        InputError: the data is not there or has other keypoints; a condition that does not exist or apply.
+    """
+    dataset = open_dataset(data, split, **(options or {}))
+    check_schema(loaded, dataset.schema_name, f"data {data}")
+    for line in dataset.problems:
+        say(f"{data}: {line}")
+    chosen = _conditions(dataset, conditions)
+    key = _key(loaded, dataset, chosen)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}", expected="a folder that can be written", got=str(error)) from error
+    predictions = _reuse(out, key)
+    if predictions is None:
+        predictions = predict_dataset(
+            loaded.model, loaded.processor, dataset, chosen, batch_size=batch_size, progress=progress
+        )
+        predictions.meta = {"key": key, "model": loaded.source, "digest": loaded.digest}
+        predictions.save(out)
+    else:
+        say(f"{out / FILE} is of this model and data: used again")
+    return score_and_report(predictions, dataset, loaded, data, split, out)
+
+
+def score_and_report(
+    predictions: Predictions, dataset: KeypointDataset, loaded: Loaded, data: str, split: str, out: Path
+) -> dict[str, Any]:
+    """summary.json and report.md from predictions."""
+    protocol = {
+        "data": data.partition(":")[0], "split": split, "fingerprint": dataset.fingerprint, "box": "truth",
+        "model": loaded.source, "weights": loaded.digest, "mmkp": mmkp.__version__,
+        "cover": "drawn once per group, seed = group id", "text": "cursor from the dataset's own word times",
+        "even_times": "control: cursor from evenly spaced words",
+    }  # fmt: skip
+    summary = summarize(predictions, loaded.model.schema, protocol)
+    part = out / "summary.json.part"
+    part.write_text(json.dumps(summary, indent=1))
+    part.replace(out / "summary.json")
+    write_report(summary, predictions, dataset, loaded.model.schema, out)
+    return summary
+
+
+def _conditions(dataset: KeypointDataset, asked: list[str] | None) -> list[str]:
+    applies = conditions_for(dataset[0])
+    for name in asked or []:
+        if name not in CONDITIONS:
+            raise InputError("--condition", expected="a known one", got=repr(name), remedy=nearest(name, CONDITIONS))
+        if name not in applies:
+            raise InputError("--condition", expected="one that applies to this data", got=repr(name), remedy=nearest(name, applies))
+    return asked or applies
+
+
+def _key(loaded: Loaded, dataset: KeypointDataset, conditions: list[str]) -> str:
+    parts = (PREDICT_VERSION, loaded.digest, dataset.name, dataset.fingerprint, conditions, all_subsets(loaded.model.modalities))
+    return hashlib.sha1(repr(parts).encode()).hexdigest()[:16]
+
+
+def _reuse(out: Path, key: str) -> Predictions | None:
+    if not (out / FILE).is_file():
+        return None
+    try:
+        predictions = Predictions.load(out)
+    except InputError:
+        return None  # a broken file is written anew
+    return predictions if predictions.meta.get("key") == key else None

@@ -1,0 +1,91 @@
+"""Predict for one picture, text and sound: a picture with keypoints and predictions.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmkp.errors import InputError
+from mmkp.evaluation.draw import draw_keypoints
+from mmkp.evaluation.figures import save_png
+from mmkp.hub import Loaded
+
+BLANK_PX = 512  # the canvas where there is no picture to draw on
+
+
+def predict_one(
+    loaded: Loaded,
+    image: np.ndarray | None = None,
+    text: str | None = None,
+    audio: tuple[np.ndarray, int] | None = None,
+    audio_time_s: float | None = None,
+    box_xywh: list[float] | None = None,
+) -> dict[str, Any]:
+    """Keypoints for any subset of image, text and sound.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        audio: samples in [-1, 1] and their rate in Hz.
+        audio_time_s: the picture's moment in the sound; its middle when None.
+        box_xywh: px, image frame; the whole picture when None.
+
+    Returns:
+        What predictions.json holds: the schema, the box, which modalities were used, and `instances`, each with
+        keypoints (K, 2) px in the image frame and scores (K,).
+
+    Raises:
+        InputError: no modality, or none that the model has.
+    """
+    given = {"image": image, "text": text, "audio": audio}
+    used = [m for m, v in given.items() if v is not None and m in loaded.model.modalities]
+    if not used:
+        raise InputError(
+            "predict", expected=f"at least one of {', '.join('--' + m for m in loaded.model.modalities)}",
+            got="none" if not any(v is not None for v in given.values()) else "only what the model cannot use",
+        )  # fmt: skip
+    inputs = loaded.processor(
+        images=image if "image" in used else None, text=text if "text" in used else None,
+        audio=audio[0] if audio and "audio" in used else None, sampling_rate=audio[1] if audio else None,
+        boxes=box_xywh, audio_times=[audio_time_s] if "audio" in used else None,
+    )  # fmt: skip
+    size = (BLANK_PX, BLANK_PX) if image is None else image.shape[:2]
+    with torch.inference_mode():
+        outputs = loaded.model(**inputs)
+    found = loaded.processor.post_process_keypoint_detection(outputs, target_sizes=[size])[0]
+    schema = loaded.model.schema
+    box = box_xywh or [-0.5, -0.5, float(size[1]), float(size[0])]
+    return {
+        "model": loaded.source, "schema": schema.model_dump(mode="json"), "image_size_hw": list(size),
+        "modalities": used, "box": "given" if box_xywh else "whole image",
+        "instances": [
+            {
+                "box_xywh": [float(v) for v in box],
+                "keypoints": [[round(float(v), 3) for v in p] for p in found["keypoints"]],
+                "scores": [round(float(v), 4) for v in found["scores"]],
+            }
+        ],
+    }  # fmt: skip
+
+
+def write_prediction(result: dict[str, Any], image: np.ndarray | None, loaded: Loaded, out: Path) -> tuple[Path, Path]:
+    """predictions.json and picture.png in `out`.
+
+    Raises:
+        InputError: `out` cannot be written.
+    """
+    canvas = np.full((*result["image_size_hw"], 3), 255, np.uint8) if image is None else image
+    for instance in result["instances"]:
+        points, scores = np.array(instance["keypoints"]), np.array(instance["scores"])
+        canvas = draw_keypoints(canvas, points, loaded.model.schema, scores=scores)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        picture, file = out / "picture.png", out / "predictions.json"
+        save_png(canvas, picture)
+        file.write_text(json.dumps(result, indent=1))
+    except OSError as error:
+        raise InputError(f"--out {out}", expected="a folder that can be written", got=str(error)) from error
+    return picture, file

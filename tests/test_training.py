@@ -1,0 +1,187 @@
+"""The loop: what a run leaves behind, that it learns, and that it continues exactly."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from helpers import tiny_recipe, train
+from safetensors.torch import load_file
+
+from mmkp.data.collate import StepSampler
+from mmkp.errors import InputError, MmkpError
+from mmkp.recipe import load_recipe
+from mmkp.training import checkpoint
+from mmkp.training.build import learning_rate_share, part_of
+from mmkp.training.loop import Trainer
+
+
+@pytest.fixture(scope="module")
+def finished(grid_root, tmp_path_factory):
+    """A run of four steps with evaluations after the second and the last."""
+    return train(tiny_recipe(grid_root), tmp_path_factory.mktemp("runs") / "whole")
+
+
+def weights(run):
+    newest = checkpoint.found(run / "checkpoints")[0]
+    return load_file(newest / "state.safetensors")
+
+
+def same(a, b):
+    assert a.keys() == b.keys()
+    return [k for k in a if not torch.equal(a[k], b[k])]
+
+
+def test_a_run_leaves_everything_needed_to_use_and_repeat_it(finished):
+    names = {p.name for p in finished.iterdir()}
+    assert {"recipe.yaml", "config.json", "model.safetensors", "processor_config.json", "metrics.jsonl", "environment.json"} <= names
+    again = load_recipe(finished / "recipe.yaml")
+    assert again.training.steps == 4
+    rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in rows if "loss" in r] == [1, 2, 3, 4]
+    assert [r["step"] for r in rows if "validation" in r] == [2, 4]
+    cells = rows[-1]["validation"]["cells"]
+    assert set(cells) == {"clear", "covered"}
+    assert len(cells["clear"]) == 7
+    assert cells["clear"]["audio"] == cells["covered"]["audio"]  # a cover cannot be heard
+
+
+def test_the_same_recipe_gives_the_same_weights(finished, grid_root, tmp_path):
+    assert same(weights(finished), weights(train(tiny_recipe(grid_root), tmp_path / "again"))) == []
+
+
+def test_resume_is_bit_identical(finished, grid_root, tmp_path):
+    """Cut back to the checkpoint in the middle (and of an epoch), continue: the same bits and the same log."""
+    run = tmp_path / "cut"
+    shutil.copytree(finished, run)
+    shutil.rmtree(run / "checkpoints" / "step-000004")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 9, "los')  # a row cut off by a kill
+    train(tiny_recipe(grid_root), run, resume=True)
+    assert same(weights(finished), weights(run)) == []
+    keep = ("step", "loss", "grad_norm", "lr", "validation")
+    logs = [
+        [{k: v for k, v in json.loads(line).items() if k in keep} for line in (r / "metrics.jsonl").read_text().splitlines()]
+        for r in (finished, run)
+    ]
+    assert logs[0] == logs[1]
+
+
+def test_a_broken_checkpoint_is_passed_over(finished, grid_root, tmp_path, capsys):
+    run = tmp_path / "broken"
+    shutil.copytree(finished, run)
+    newest = run / "checkpoints" / "step-000004" / "state.safetensors"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    train(tiny_recipe(grid_root), run, resume=True)
+    said = capsys.readouterr().err
+    assert "step-000004 is broken" in said
+    assert "resumed at step 2" in said
+    assert same(weights(finished), weights(run)) == []
+
+
+def test_resume_of_another_recipe_says_what_differs(finished, grid_root):
+    with pytest.raises(InputError, match=r"training\.learning_rate was 0\.001, is 0\.5"):
+        Trainer(tiny_recipe(grid_root, learning_rate=0.5), finished, resume=True)
+
+
+def test_a_folder_with_a_run_is_not_overwritten(finished, grid_root):
+    with pytest.raises(InputError, match="--resume"):
+        Trainer(tiny_recipe(grid_root), finished)
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(grid_root, tmp_path, monkeypatch, capsys):
+    """The second checkpoint cannot be written: the run says so, goes on, and the first one stays whole."""
+    real, calls = checkpoint.save_file, []
+
+    def fail_later(*args, **kwargs):
+        calls.append(args)
+        if len(calls) > 2:
+            raise OSError(28, "No space left on device")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(checkpoint, "save_file", fail_later)
+    run = train(tiny_recipe(grid_root), tmp_path / "full")
+    assert "No space left on device" in capsys.readouterr().err
+    assert [p.name for p in checkpoint.found(run / "checkpoints")] == ["step-000002"]
+    assert not list((run / "checkpoints").glob("*.part"))
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_ids(grid_root, tmp_path, monkeypatch):
+    trainer = Trainer(tiny_recipe(grid_root), tmp_path / "nan")
+    with torch.no_grad():
+        trainer.parts.model.heads["joint"].logits.weight.fill_(float("nan"))
+    with pytest.raises(MmkpError, match=r"training step 1: expected a finite loss, got nan for the items s1/.*/0"):
+        trainer.train()
+
+
+def test_training_learns(grid_root, tmp_path):
+    """Sixty steps on six clips: the loss falls to well under half, and the validation error below the untrained one."""
+    run = train(tiny_recipe(grid_root, steps=60, batch_size=8, evaluate_every=30, learning_rate=3e-3), tmp_path / "learns")
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    losses = [r["loss"] for r in rows if "loss" in r]
+    assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
+    errors = [r["validation"]["cells"]["clear"]["image+text+audio"]["nme"] for r in rows if "validation" in r]
+    assert errors[-1] < errors[0]
+
+
+def test_accumulation_is_a_larger_batch_read_in_parts(grid_root, tmp_path):
+    """Two half batches see the same items, in the same order, as one whole batch."""
+    whole = list(StepSampler(50, 8, 6, seed=3))
+    halves = list(StepSampler(50, 4, 12, seed=3))
+    assert [k for b in whole for k in b] == [k for b in halves for k in b]
+
+
+def test_every_item_is_seen_once_an_epoch_and_no_step_depends_on_the_start():
+    keys = [k for b in StepSampler(10, 4, 10, seed=1) for k in b]
+    for epoch in range(4):
+        assert sorted(i for e, i in keys if e == epoch) == list(range(10))
+    assert [k for b in StepSampler(10, 4, 10, seed=1, first_step=7) for k in b] == keys[28:]
+    assert [i for e, i in keys if e == 0] != [i for e, i in keys if e == 1]
+
+
+def test_two_processes_share_one_global_batch():
+    one = [k for b in StepSampler(30, 8, 5, seed=2) for k in b]
+    shares = [list(StepSampler(30, 4, 5, seed=2, rank=r, world=2)) for r in range(2)]
+    assert [k for a, b in zip(*shares, strict=True) for k in a + b] == one
+
+
+def test_learning_rate_warms_up_and_falls():
+    settings = tiny_recipe("x", steps=100, warmup_steps=10, final_lr_share=0.1).training
+    shares = [learning_rate_share(s, settings) for s in range(101)]
+    assert shares[0] == pytest.approx(0.1)
+    assert shares[9] == pytest.approx(1.0)
+    assert shares[55] == pytest.approx(0.55)
+    assert shares[100] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [("encoders.image.backbone.conv_stem.weight", "image_backbone"), ("encoders.image.neck.lateral.0.weight", "image"),
+     ("lifts.text.place.weight", "text"), ("encoders.audio.first.conv.weight", "audio"), ("heads.joint.logits.bias", "head"),
+     ("fusion.logits", "fusion")],
+)  # fmt: skip
+def test_parts_of_the_model(name, part):
+    assert part_of(name) == part
+
+
+def test_a_frozen_part_does_not_move(grid_root, tmp_path):
+    trainer = Trainer(tiny_recipe(grid_root, freeze=["text"], ema_decay=0.0), tmp_path / "frozen")
+    before = {n: p.detach().clone() for n, p in trainer.parts.model.named_parameters()}
+    trainer.train()
+    moved = {part_of(n) for n, p in trainer.parts.model.named_parameters() if not torch.equal(p, before[n])}
+    assert moved == {"image_backbone", "image", "audio", "head"}
+
+
+def test_fp16_without_gpu_is_refused(grid_root, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here, on which fp16 works")
+    with pytest.raises(InputError, match="fp16 needs a GPU"):
+        Trainer(tiny_recipe(grid_root, precision="fp16"), tmp_path / "half")
+
+
+def test_bf16_trains(grid_root, tmp_path):
+    run = train(tiny_recipe(grid_root, precision="bf16", steps=2), tmp_path / "bf16")
+    assert all(torch.isfinite(v).all() for v in weights(run).values() if v.is_floating_point())

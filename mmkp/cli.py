@@ -64,7 +64,9 @@ def predict(
     image: Annotated[Path | None, typer.Option("--image", "-i", help="A picture.")] = None,
     text: Annotated[str | None, typer.Option("--text", "-t", help="Words, with | at the picture's moment.")] = None,
     audio: Annotated[Path | None, typer.Option("--audio", "-a", help="A sound file.")] = None,
-    audio_time: Annotated[float | None, typer.Option(help="The picture's moment in the sound, s; its middle without.")] = None,
+    audio_time: Annotated[
+        float | None, typer.Option(help="Moment of the picture in the sound, s; the middle without.")
+    ] = None,
     box: Annotated[str | None, typer.Option(help="x,y,width,height in px; the whole picture without.")] = None,
 ) -> None:
     """Predict keypoints from a picture, a text, a sound or any of them together."""
@@ -98,8 +100,9 @@ def models() -> None:
         config = json.loads((folder / "config.json").read_text())
         size_mb = sum(p.stat().st_size for p in folder.iterdir()) / 1e6
         facts = json.loads((folder / "facts.json").read_text()) if (folder / "facts.json").is_file() else {}
-        typer.echo(f"{name}: {config['keypoint_schema']['name']} from {'+'.join(config['modalities'])}, {size_mb:.1f} MB, "
-                   f"{facts.get('licence', 'licence not stated')}; {facts.get('figures', '')}")  # fmt: skip
+        about = [config["keypoint_schema"]["name"], "+".join(config["modalities"]), f"{size_mb:.1f} MB"]
+        about += [facts[k] for k in ("licence", "figures") if k in facts]
+        typer.echo(f"{name}: {', '.join(about)}")
     if not found:
         typer.echo("no checkpoints are packaged")
 
@@ -113,7 +116,13 @@ def env() -> None:
 
 
 def _evaluate(
-    model: str, data: str, split: str, out: Path, options: dict, conditions: list[str] | None = None, batch_size: int = 32
+    model: str,
+    data: str,
+    split: str,
+    out: Path,
+    options: dict,
+    conditions: list[str] | None = None,
+    batch_size: int = 32,
 ) -> None:
     _quiet_transformers()
     from mmkp.evaluation.report import number

@@ -6,7 +6,7 @@ these classes, so that there is one list of them.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import PreTrainedConfig
 
@@ -104,22 +104,22 @@ class MmkpConfig(PreTrainedConfig):
     """
 
     model_type = "mmkp"
-    sub_configs_defaults = {
+    sub_configs_defaults: ClassVar[dict[str, Any]] = {
         "image_config": MmkpImageConfig,
         "text_config": MmkpTextConfig,
         "audio_config": MmkpAudioConfig,
     }
 
-    image_config: dict | PreTrainedConfig | None = None
-    text_config: dict | PreTrainedConfig | None = None
-    audio_config: dict | PreTrainedConfig | None = None
-    modalities: tuple[str, ...] | list[str] = MODALITIES
+    image_config: Any = None
+    text_config: Any = None
+    audio_config: Any = None
+    modalities: Any = MODALITIES
     hidden_size: int = 96
-    input_size_hw: tuple[int, int] | list[int] = (128, 128)
-    fusion: dict | None = None
-    head: dict | None = None
-    codec: dict | None = None
-    loss: dict | None = None
+    input_size_hw: Any = (128, 128)
+    fusion: Any = None
+    head: Any = None
+    codec: Any = None
+    loss: Any = None
     keypoint_schema: dict | None = None
     mmkp_version: str = "0.1.0"
 
@@ -135,5 +135,5 @@ class MmkpConfig(PreTrainedConfig):
     @property
     def grid_hw(self) -> tuple[int, int]:
         """Cells of the grid on which the modalities meet, height and width."""
-        stride = self.image_config.stride  # type: ignore[union-attr]
+        stride = self.image_config.stride
         return self.input_size_hw[0] // stride, self.input_size_hw[1] // stride

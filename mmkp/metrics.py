@@ -10,7 +10,7 @@ def normalized_errors(
     predicted_xy: Float[np.ndarray, "N K 2"],
     true_xy: Float[np.ndarray, "N K 2"],
     labelled: Bool[np.ndarray, "N K"],
-    normalizer_px: Float[np.ndarray, "N"],
+    normalizer_px: Float[np.ndarray, N],
 ) -> Float[np.ndarray, "N K"]:
     """Distance of every keypoint over the item's normalizer.
 
@@ -30,20 +30,18 @@ def normalized_errors(
     return np.where(labelled & usable[:, None], error, np.nan)
 
 
-def nme(errors: Float[np.ndarray, "N K"], points: np.ndarray | None = None) -> Float[np.ndarray, "N"]:
+def nme(errors: Float[np.ndarray, "N K"], points: np.ndarray | None = None) -> Float[np.ndarray, N]:
     """Normalized mean error of each item over its labelled points (of `points` only, if given); NaN where none is."""
     return _mean(errors if points is None else errors[:, points])
 
 
-def pck(
-    errors: Float[np.ndarray, "N K"], threshold: float, points: np.ndarray | None = None
-) -> Float[np.ndarray, "N"]:
+def pck(errors: Float[np.ndarray, "N K"], threshold: float, points: np.ndarray | None = None) -> Float[np.ndarray, N]:
     """Share of each item's labelled points within `threshold` of the normalizer; NaN where none is labelled."""
     errors = errors if points is None else errors[:, points]
     return _mean(np.where(np.isnan(errors), np.nan, (errors <= threshold).astype(float)))
 
 
-def _mean(values: Float[np.ndarray, "N K"]) -> Float[np.ndarray, "N"]:
+def _mean(values: Float[np.ndarray, "N K"]) -> Float[np.ndarray, N]:
     known = ~np.isnan(values)
     count = known.sum(-1)
     total = np.where(known, values, 0.0).sum(-1)

@@ -87,7 +87,7 @@ class MmkpForKeypointDetection(MmkpPreTrainedModel):
         self.encoders = nn.ModuleDict(
             {m: make_encoder(m, getattr(config, f"{m}_config"), channels) for m in self.modalities}
         )
-        self.fusion = make_fusion(members=self.modalities, channels=channels, **config.fusion)
+        self.fusion: Any = make_fusion(members=self.modalities, channels=channels, **config.fusion)
         uses_tokens = getattr(self.fusion, "uses_tokens", False)
         lifted = [m for m in self.modalities if m != "image" and not uses_tokens]
         self.lifts = nn.ModuleDict({m: TokenLift(channels) for m in lifted})
@@ -205,7 +205,7 @@ class MmkpForKeypointDetection(MmkpPreTrainedModel):
                 grids[m] = self.lifts[m](tokens, encoded.masks[m], (height, width))
         return grids
 
-    def loss(self, raw: Tensor, labels: Float[Tensor, "B K 3"]) -> Float[Tensor, "B"]:
+    def loss(self, raw: Tensor, labels: Float[Tensor, "B K 3"]) -> Float[Tensor, B]:
         """The loss of every item: divergence of the heatmap plus distance of its mean, in cells of the grid."""
         options: dict[str, Any] = self.config.loss
         target = self.codec.encode(labels[..., :2], labels[..., 2] > 0)

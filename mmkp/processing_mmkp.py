@@ -37,7 +37,7 @@ class MmkpImageProcessor(BaseImageProcessor):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.size_hw = tuple(size_hw)
+        self.size_hw: Any = tuple(size_hw)
         self.image_mean, self.image_std = tuple(image_mean), tuple(image_std)
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class MmkpImageProcessor(BaseImageProcessor):
         images = [as_rgb(image) for image in (images if isinstance(images, (list, tuple)) else [images])]
         if image_to_input is None:
             boxes = [None] * len(images) if boxes is None else boxes
-            image_to_input = [self.affine(b, i.shape[:2]) for b, i in zip(boxes, images, strict=True)]
+            image_to_input = [self.affine(b, (i.shape[0], i.shape[1])) for b, i in zip(boxes, images, strict=True)]
         crops = [geometry.warp(i, a, self.size_hw) for i, a in zip(images, image_to_input, strict=True)]
         affines = np.stack(list(image_to_input)).astype(np.float32)
         return BatchFeature(
@@ -70,9 +70,9 @@ class MmkpImageProcessor(BaseImageProcessor):
             tensor_type=return_tensors,
         )
 
-    def affine(self, box_xywh: Sequence[float] | None, image_hw: tuple[int, ...]) -> np.ndarray:
+    def affine(self, box_xywh: Sequence[float] | None, image_hw: tuple[int, int]) -> np.ndarray:
         """Image frame -> input frame for a box, or for the whole picture."""
-        box = geometry.whole_image_box(image_hw[:2]) if box_xywh is None else np.asarray(box_xywh, dtype=np.float64)
+        box = geometry.whole_image_box(image_hw) if box_xywh is None else np.asarray(box_xywh, dtype=np.float64)
         try:
             return geometry.crop_affine(box, self.size_hw)
         except ValueError as error:
@@ -160,7 +160,9 @@ class MmkpProcessor(ProcessorMixin):
         parts = {m: v if v is not None else [None] * count for m, v in lists.items()}
         mask = torch.tensor([[parts[m][i] is not None for m in parts] for i in range(count)])
         if not mask.any(1).all():
-            raise InputError("inputs", expected="a modality for every item", got=f"none for item {int(mask.any(1).int().argmin())}")  # fmt: skip
+            raise InputError(
+                "inputs", expected="a modality for every item", got=f"none for item {int(mask.any(1).int().argmin())}"
+            )
         boxes = [boxes] if boxes is not None and np.ndim(boxes) == 1 else boxes
         batch: dict[str, Any] = {"modality_mask": mask}
         if mask[:, 0].any():
@@ -237,13 +239,13 @@ class MmkpProcessor(ProcessorMixin):
         if affine is None and target_sizes is not None:
             affines = [self.image_processor.affine(None, size) for size in target_sizes]
             affine = torch.from_numpy(np.stack(affines))
+        assert outputs.keypoints_xy is not None and outputs.scores is not None
         points = outputs.keypoints_xy.double()
         if affine is not None:
             points = geometry.input_to_image(points, affine.double().to(points.device))
         labels = torch.arange(points.shape[1])
         return [
-            {"keypoints": p.float(), "scores": s, "labels": labels}
-            for p, s in zip(points, outputs.scores, strict=True)
+            {"keypoints": p.float(), "scores": s, "labels": labels} for p, s in zip(points, outputs.scores, strict=True)
         ]
 
 
@@ -278,7 +280,9 @@ def _tokenizer(config: Any) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(package_path(config.weights) or config.encoder)
     except (OSError, ValueError) as error:
-        raise InputError("text.encoder", expected="an encoder with a tokenizer", got=str(error).splitlines()[0]) from error
+        raise InputError(
+            "text.encoder", expected="an encoder with a tokenizer", got=str(error).splitlines()[0]
+        ) from error
     tokenizer.model_max_length = min(tokenizer.model_max_length, 512)
     return tokenizer
 

@@ -66,7 +66,7 @@ AudioSection = _section_of(MmkpAudioConfig, "AudioSection")
 class ModelSection(Section):
     """The model: what MmkpConfig holds, but for the schema, which comes with the data."""
 
-    modalities: tuple[Literal["image", "text", "audio"], ...] = MODALITIES
+    modalities: tuple[Literal["image", "text", "audio"], ...] = ("image", "text", "audio")
     hidden_size: Annotated[int, Field(ge=8, multiple_of=8)] = 96
     input_size_hw: tuple[Annotated[int, Field(ge=16)], Annotated[int, Field(ge=16)]] = (128, 128)
     image: ImageSection = ImageSection()  # type: ignore[valid-type]
@@ -192,7 +192,9 @@ def _explain(fault: dict[str, Any] | Any, where: str) -> InputError:
     place = [str(part) for part in fault["loc"]]
     name = f"recipe {where} {'.'.join(place)}".replace("  ", " ")
     if fault["type"] == "extra_forbidden":
-        return InputError(name, expected="a known key", got=repr(place[-1]), remedy=nearest(place[-1], _keys(place[:-1])))
+        return InputError(
+            name, expected="a known key", got=repr(place[-1]), remedy=nearest(place[-1], _keys(place[:-1]))
+        )
     if fault["type"] == "missing":
         return InputError(name, expected="a value", got="none")
     return InputError(name, expected=fault["msg"].removeprefix("Input should be "), got=repr(fault["input"])[:80])

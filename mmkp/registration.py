@@ -23,6 +23,10 @@ def register() -> None:
     """Make mmkp known to the Auto classes, once a process."""
     AutoConfig.register("mmkp", MmkpConfig, exist_ok=True)
     AutoModelForKeypointDetection.register(MmkpConfig, MmkpForKeypointDetection, exist_ok=True)
-    AutoImageProcessor.register(MmkpConfig, image_processor_classes={"torchvision": MmkpImageProcessor, "pil": MmkpImageProcessor}, exist_ok=True)
+    AutoImageProcessor.register(
+        MmkpConfig,
+        image_processor_classes={"torchvision": MmkpImageProcessor, "pil": MmkpImageProcessor},
+        exist_ok=True,
+    )
     AutoFeatureExtractor.register(MmkpConfig, MmkpFeatureExtractor, exist_ok=True)
     AutoProcessor.register(MmkpConfig, MmkpProcessor, exist_ok=True)

@@ -25,7 +25,9 @@ def face_points(opening: float, shift: float) -> np.ndarray:
     jaw = np.stack([48 - 30 * np.cos(turn), 42 + (34 + opening / 2) * np.sin(turn)], -1)
     across = np.linspace(-8, 8, 5)
     brows = [np.stack([c + across, 28 - 2 * np.cos(across / 8)], -1) for c in (34, 62)]
-    nose = np.concatenate([np.stack([np.full(4, 48), np.linspace(38, 52, 4)], -1), np.stack([48 + across / 2, np.full(5, 55)], -1)])
+    nose = np.concatenate(
+        [np.stack([np.full(4, 48), np.linspace(38, 52, 4)], -1), np.stack([48 + across / 2, np.full(5, 55)], -1)]
+    )
     ring = np.linspace(np.pi, -np.pi, 6, endpoint=False)
     eyes = [np.stack([c + 6 * np.cos(ring), 38 - 2.5 * np.sin(ring)], -1) for c in (35, 61)]
     around = np.linspace(np.pi, -np.pi, 12, endpoint=False)
@@ -39,7 +41,9 @@ def face_picture(points: np.ndarray, skin: int = 170) -> np.ndarray:
     """The shape drawn, (96, 96, 3) uint8."""
     image = np.full((*SIZE_HW, 3), 60, np.uint8)
     middle, distance, _ = eye_frame(points)
-    cv2.ellipse(image, (int(middle[0]), int(middle[1] + 0.4 * distance)), (32, 42), 0, 0, 360, (skin, skin - 30, skin - 50), -1)
+    cv2.ellipse(
+        image, (int(middle[0]), int(middle[1] + 0.4 * distance)), (32, 42), 0, 0, 360, (skin, skin - 30, skin - 50), -1
+    )
     for part, colour in ((slice(36, 42), 255), (slice(42, 48), 255), (slice(48, 60), 150), (slice(60, 68), 20)):
         cv2.fillPoly(image, [np.rint(points[part]).astype(np.int32)], (colour, colour // 2, colour // 2))
     return image

@@ -88,7 +88,9 @@ def test_model_level_product_is_the_normalised_product_of_experts(codec):
 
 def test_a_codec_without_distribution_refuses_model_level():
     with pytest.raises(InputError, match="declares a distribution"):
-        FusionRule(("image",), "product").join_outputs({"image": logits(1.0)}, torch.ones(1, 1, dtype=torch.bool), object())
+        FusionRule(("image",), "product").join_outputs(
+            {"image": logits(1.0)}, torch.ones(1, 1, dtype=torch.bool), object()
+        )
 
 
 @pytest.mark.parametrize("weights", [{"image": -1.0}, {"image": 0.0}, {"picture": 1.0}])
@@ -99,8 +101,12 @@ def test_bad_weights_are_refused(weights):
 
 @pytest.mark.parametrize(
     ("name", "level", "message"),
-    [("averag", "feature", "Did you mean 'average'"), ("gated", "model", "feature for the learned"), ("average", "late", "feature or model")],
-)  # fmt: skip
+    [
+        ("averag", "feature", "Did you mean 'average'"),
+        ("gated", "model", "feature for the learned"),
+        ("average", "late", "feature or model"),
+    ],
+)
 def test_a_fusion_that_cannot_be_is_refused(name, level, message):
     with pytest.raises(InputError, match=message):
         make_fusion(name, MEMBERS, 16, level)

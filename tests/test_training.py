@@ -37,7 +37,14 @@ def same(a, b):
 
 def test_a_run_leaves_everything_needed_to_use_and_repeat_it(finished):
     names = {p.name for p in finished.iterdir()}
-    assert {"recipe.yaml", "config.json", "model.safetensors", "processor_config.json", "metrics.jsonl", "environment.json"} <= names
+    assert {
+        "recipe.yaml",
+        "config.json",
+        "model.safetensors",
+        "processor_config.json",
+        "metrics.jsonl",
+        "environment.json",
+    } <= names
     again = load_recipe(finished / "recipe.yaml")
     assert again.training.steps == 4
     rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
@@ -64,7 +71,10 @@ def test_resume_is_bit_identical(finished, grid_root, tmp_path):
     assert same(weights(finished), weights(run)) == []
     keep = ("step", "loss", "grad_norm", "lr", "validation")
     logs = [
-        [{k: v for k, v in json.loads(line).items() if k in keep} for line in (r / "metrics.jsonl").read_text().splitlines()]
+        [
+            {k: v for k, v in json.loads(line).items() if k in keep}
+            for line in (r / "metrics.jsonl").read_text().splitlines()
+        ]
         for r in (finished, run)
     ]
     assert logs[0] == logs[1]
@@ -119,7 +129,9 @@ def test_a_loss_that_is_not_finite_stops_with_the_ids(grid_root, tmp_path, monke
 
 def test_training_learns(grid_root, tmp_path):
     """Sixty steps on six clips: the loss falls to well under half, and the validation error below the untrained one."""
-    run = train(tiny_recipe(grid_root, steps=60, batch_size=8, evaluate_every=30, learning_rate=3e-3), tmp_path / "learns")
+    run = train(
+        tiny_recipe(grid_root, steps=60, batch_size=8, evaluate_every=30, learning_rate=3e-3), tmp_path / "learns"
+    )
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     losses = [r["loss"] for r in rows if "loss" in r]
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
@@ -159,10 +171,15 @@ def test_learning_rate_warms_up_and_falls():
 
 @pytest.mark.parametrize(
     ("name", "part"),
-    [("encoders.image.backbone.conv_stem.weight", "image_backbone"), ("encoders.image.neck.lateral.0.weight", "image"),
-     ("lifts.text.place.weight", "text"), ("encoders.audio.first.conv.weight", "audio"), ("heads.joint.logits.bias", "head"),
-     ("fusion.logits", "fusion")],
-)  # fmt: skip
+    [
+        ("encoders.image.backbone.conv_stem.weight", "image_backbone"),
+        ("encoders.image.neck.lateral.0.weight", "image"),
+        ("lifts.text.place.weight", "text"),
+        ("encoders.audio.first.conv.weight", "audio"),
+        ("heads.joint.logits.bias", "head"),
+        ("fusion.logits", "fusion"),
+    ],
+)
 def test_parts_of_the_model(name, part):
     assert part_of(name) == part
 

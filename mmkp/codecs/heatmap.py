@@ -155,6 +155,8 @@ class HeatmapCodec:
         determinant = bend_x * bend_y - cross**2
         peaked = (bend_x < 0) & (bend_y < 0) & (determinant > 1e-8)
         safe = torch.where(peaked, determinant, torch.ones_like(determinant))
-        offset = torch.stack([cross * slope_y - bend_y * slope_x, cross * slope_x - bend_x * slope_y], -1) / safe[..., None]
+        offset = (
+            torch.stack([cross * slope_y - bend_y * slope_x, cross * slope_x - bend_x * slope_y], -1) / safe[..., None]
+        )
         offset = torch.where(peaked[..., None], offset.clamp(-1.5, 1.5), torch.zeros_like(offset))
         return torch.stack([inner_column, inner_row], -1) + offset

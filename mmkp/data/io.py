@@ -25,18 +25,18 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
     try:
         with Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise InputError(
-                    f"image {path.name}", expected=f"at most {MAX_PIXELS // 10**6} megapixels",
-                    got=f"{image.width} x {image.height}", remedy="Scale it down first.",
-                )  # fmt: skip
+                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except InputError:
-        raise
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:  # Pillow raises it by itself for the largest headers
+        raise InputError(
+            f"image {path.name}", expected=f"at most {MAX_PIXELS // 10**6} megapixels", got=str(error),
+            remedy="Scale it down first.",
+        ) from error  # fmt: skip
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise InputError(f"image {path.name}", expected="a picture (JPEG, PNG, WebP ...)", got=str(error)) from error
 
 
-def read_audio(path: str | Path) -> tuple[Float32[np.ndarray, "T"], int]:
+def read_audio(path: str | Path) -> tuple[Float32[np.ndarray, T], int]:
     """A sound as mono samples in [-1, 1] and its rate in Hz: WAV, FLAC, OGG, MP3 by soundfile, a video's by PyAV.
 
     Raises:
@@ -52,7 +52,7 @@ def read_audio(path: str | Path) -> tuple[Float32[np.ndarray, "T"], int]:
     return check_audio(samples, rate_hz, where=f"audio {path.name}"), int(rate_hz)
 
 
-def check_audio(samples: np.ndarray, rate_hz: int, where: str = "audio") -> Float32[np.ndarray, "T"]:
+def check_audio(samples: np.ndarray, rate_hz: int, where: str = "audio") -> Float32[np.ndarray, T]:
     """Mono samples that can be heard.
 
     Args:
@@ -73,7 +73,9 @@ def check_audio(samples: np.ndarray, rate_hz: int, where: str = "audio") -> Floa
     if samples.ndim == 2:
         samples = samples.mean(1)
     if len(samples) < MIN_SECONDS * rate_hz:
-        raise InputError(where, expected=f"at least {MIN_SECONDS * 1000:.0f} ms of sound", got=f"{len(samples)} samples")
+        raise InputError(
+            where, expected=f"at least {MIN_SECONDS * 1000:.0f} ms of sound", got=f"{len(samples)} samples"
+        )
     if not np.isfinite(samples).all():
         bad = int((~np.isfinite(samples)).sum())
         raise InputError(where, expected="finite samples", got=f"{bad} that are NaN or infinite")
@@ -83,19 +85,19 @@ def check_audio(samples: np.ndarray, rate_hz: int, where: str = "audio") -> Floa
 def _read_with_pyav(path: Path, first_error: Exception) -> tuple[np.ndarray, int]:
     import av
 
+    refusal = InputError(
+        f"audio {path.name}", expected="a sound file (WAV, FLAC, OGG, MP3) or a video with sound", got=str(first_error)
+    )
     try:
         with av.open(str(path)) as container:
             if not container.streams.audio:
-                raise InputError(f"audio {path.name}", expected="a file with sound", got="none in it")
+                raise refusal
             stream = container.streams.audio[0]
             resampler = av.AudioResampler(format="fltp", layout="mono", rate=stream.rate)
             frames = [f.to_ndarray()[0] for frame in container.decode(stream) for f in resampler.resample(frame)]
             return (np.concatenate(frames)[:, None] if frames else np.zeros((0, 1), np.float32)), stream.rate
     except (av.FFmpegError, OSError) as error:
-        raise InputError(
-            f"audio {path.name}", expected="a sound file (WAV, FLAC, OGG, MP3) or a video with sound",
-            got=str(first_error),
-        ) from error  # fmt: skip
+        raise refusal from error
 
 
 def _existing(path: str | Path, kind: str) -> Path:

@@ -45,7 +45,7 @@ def text_at(words: Sequence[Word], time_s: float, window_s: float = WINDOW_S) ->
 
 
 def evenly_spaced(words: Sequence[str], duration_s: float) -> list[Word]:
-    """The same words, each as long as the next, over the whole of `duration_s`: times that know nothing of the sound."""
+    """The same words, equally long, over the whole of `duration_s`: times that know nothing of the sound."""
     step = duration_s / max(1, len(words))
     return [Word(word, i * step, (i + 1) * step) for i, word in enumerate(words)]
 

@@ -38,7 +38,7 @@ class ExternalAudioEncoder(nn.Module):
 
     def __init__(self, config: Any, channels: int) -> None:
         super().__init__()
-        self.encoder = make_external(config, "audio.encoder")
+        self.encoder: Any = make_external(config, "audio.encoder")
         width = getattr(self.encoder.config, "d_model", None) or self.encoder.config.hidden_size
         self.project = nn.Linear(width, channels)
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-
 from mmkp.encoders.packages import package_path
 from mmkp.errors import InputError
 
 
-def make_external(config: Any, where: str) -> nn.Module:
+def make_external(config: Any, where: str) -> Any:
     """A transformers encoder without weights, from `config.encoder_config` or, the first time, by `config.encoder`.
 
     Only the encoder half of an encoder-decoder (Whisper, T5) is kept.
@@ -34,7 +32,7 @@ def make_external(config: Any, where: str) -> nn.Module:
     return encoder_half(model)
 
 
-def encoder_half(model: nn.Module) -> nn.Module:
+def encoder_half(model: Any) -> Any:
     """The encoder of an encoder-decoder, or the model itself."""
     if getattr(model.config, "is_encoder_decoder", False):
         return model.get_encoder()

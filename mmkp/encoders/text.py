@@ -37,7 +37,7 @@ class ExternalTextEncoder(nn.Module):
 
     def __init__(self, config: Any, channels: int) -> None:
         super().__init__()
-        self.encoder = make_external(config, "text.encoder")
+        self.encoder: Any = make_external(config, "text.encoder")
         self.project = nn.Linear(self.encoder.config.hidden_size, channels)
 
     def forward(self, input_ids: Int[Tensor, "B L"], attention_mask: Bool[Tensor, "B L"]) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from mmkp.encoders.packages import package_path
 from mmkp.errors import InputError
 
 
-def load_pretrained_encoders(model: nn.Module) -> list[str]:
+def load_pretrained_encoders(model: Any) -> list[str]:
     """Give each encoder the weights that its configuration names; called once, when training begins.
 
     Returns:
@@ -56,5 +56,9 @@ def _copy(target: nn.Module, state: dict[str, torch.Tensor], where: str) -> None
     wanted = target.state_dict()
     missing = [k for k in wanted if k not in state or state[k].shape != wanted[k].shape]
     if missing:
-        raise InputError(where, expected="weights of this architecture", got=f"{len(missing)} tensors that do not fit, first {missing[0]}")  # fmt: skip
+        raise InputError(
+            where,
+            expected="weights of this architecture",
+            got=f"{len(missing)} tensors that do not fit, first {missing[0]}",
+        )
     target.load_state_dict({k: state[k] for k in wanted})

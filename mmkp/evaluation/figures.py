@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  (the backend must be chosen first: there may be no screen)
+import matplotlib.pyplot as plt
 
 COLOURS = {"image": "#4c78a8", "text": "#f58518", "audio": "#54a24b", "mean_shape": "#bab0ac"}
 
@@ -33,7 +33,7 @@ def error_by_subset(summary: dict[str, Any], focus: str | None, path: Path) -> N
         errors = np.abs(np.array([[m - s[0], s[1] - m] for m, s in zip(means, spans, strict=True)]).T)
         colours = [COLOURS.get(n, "#7f4fa8" if n.count("+") == 2 else "#9d8ec7") for n in names]
         axis.bar(range(len(names)), means, yerr=errors, color=colours, capsize=2)
-        axis.set_xticks(range(len(names)), [n.replace("+", "\n+") for n in names], fontsize=7, rotation=0)
+        axis.set_xticks(range(len(names)), names, fontsize=7, rotation=45, ha="right")
         axis.set_title(condition, fontsize=10)
         axis.grid(axis="y", alpha=0.3)
     axes[0][0].set_ylabel(f"NME, {focus or 'all points'} / {summary['protocol']['normalizer']}", fontsize=8)
@@ -55,7 +55,7 @@ def training_curves(log: Path, path: Path) -> bool:
     left.plot(*zip(*losses, strict=True), color="#4c78a8", linewidth=1)
     left.set(xlabel="step", ylabel="training loss", yscale="log")
     for condition, style in (("clear", "-"), ("covered", "--")):
-        for subset in (checks[0][1].get(condition, {}) if checks else {}):
+        for subset in checks[0][1].get(condition, {}) if checks else {}:
             curve = [(step, cells[condition][subset]["nme"]) for step, cells in checks]
             right.plot(*zip(*curve, strict=True), style, linewidth=1, label=f"{condition} {subset}")
     right.set(xlabel="step", ylabel="validation NME", yscale="log")

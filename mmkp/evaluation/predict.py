@@ -128,14 +128,16 @@ def detect_subsets(
 def mean_shape_input(model: MmkpForKeypointDetection) -> torch.Tensor:
     """The training's mean shape in the input frame, (K, 2) px, float64."""
     height, width = model.config.input_size_hw
-    return model.mean_shape.double().cpu() * torch.tensor([width, height], dtype=torch.float64) - 0.5
+    shape: Any = model.mean_shape
+    return shape.double().cpu() * torch.tensor([width, height], dtype=torch.float64) - 0.5
 
 
 def _join(rows: list[dict[Any, np.ndarray]], conditions: Sequence[str], subsets: Sequence[str]) -> Predictions:
     def whole(key: Any) -> np.ndarray:
         return np.concatenate([row[key] for row in rows])
 
-    made = Predictions(*(whole(k) for k in ("ids", "groups", "true_xy", "boxes", "mean_shape_xy")))
+    plain: dict[str, Any] = {k: whole(k) for k in ("ids", "groups", "true_xy", "boxes", "mean_shape_xy")}
+    made = Predictions(**plain)
     for condition in conditions:
         made.visible[condition] = whole(("visible", condition))
         for subset in subsets:

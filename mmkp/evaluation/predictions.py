@@ -43,7 +43,7 @@ class Predictions:
 
     def save(self, folder: Path) -> Path:
         """Write `predictions.npz` into a folder, whole or not at all."""
-        arrays = {
+        arrays: dict[str, Any] = {
             "ids": self.ids, "groups": self.groups, "true_xy": self.true_xy, "boxes": self.boxes,
             "mean_shape_xy": self.mean_shape_xy, "meta": np.array(json.dumps(self.meta)),
         }  # fmt: skip
@@ -68,7 +68,9 @@ class Predictions:
             with np.load(path, allow_pickle=False) as data:
                 arrays = {k: data[k] for k in data.files}
         except (OSError, ValueError, EOFError, KeyError) as error:
-            raise InputError(f"predictions {path}", expected="a file that `mmkp evaluate` wrote", got=str(error)) from error
+            raise InputError(
+                f"predictions {path}", expected="a file that `mmkp evaluate` wrote", got=str(error)
+            ) from error
         plain = ("ids", "groups", "true_xy", "boxes", "mean_shape_xy")
         made = cls(**{k: arrays[k] for k in plain}, meta=json.loads(str(arrays["meta"])))
         for name, value in arrays.items():

@@ -89,12 +89,21 @@ def _conditions(dataset: KeypointDataset, asked: list[str] | None) -> list[str]:
         if name not in CONDITIONS:
             raise InputError("--condition", expected="a known one", got=repr(name), remedy=nearest(name, CONDITIONS))
         if name not in applies:
-            raise InputError("--condition", expected="one that applies to this data", got=repr(name), remedy=nearest(name, applies))
+            raise InputError(
+                "--condition", expected="one that applies to this data", got=repr(name), remedy=nearest(name, applies)
+            )
     return asked or applies
 
 
 def _key(loaded: Loaded, dataset: KeypointDataset, conditions: list[str]) -> str:
-    parts = (PREDICT_VERSION, loaded.digest, dataset.name, dataset.fingerprint, conditions, all_subsets(loaded.model.modalities))
+    parts = (
+        PREDICT_VERSION,
+        loaded.digest,
+        dataset.name,
+        dataset.fingerprint,
+        conditions,
+        all_subsets(loaded.model.modalities),
+    )
     return hashlib.sha1(repr(parts).encode()).hexdigest()[:16]
 
 

@@ -61,7 +61,9 @@ def compare_all(
     """Paired comparisons of every subset that holds the image with the image alone, overall and by group."""
     found: dict[str, Any] = {}
     for condition in predictions.visible:
-        base = predictions.keypoints_xy.get((condition.replace("+even_times", "").replace("even_times", "clear"), "image"))
+        base = predictions.keypoints_xy.get(
+            (condition.replace("+even_times", "").replace("even_times", "clear"), "image")
+        )
         if base is None:
             continue
         labelled = predictions.visible[condition] > 0
@@ -71,7 +73,8 @@ def compare_all(
                 errors = metrics.normalized_errors(xy, predictions.true_xy, labelled, length)
                 parts: dict[str, Any] = {"all": None, **schema.group_indices()}
                 found.setdefault(condition, {})[f"{subset} / image"] = {
-                    name: draws.compare(metrics.nme(errors, p), metrics.nme(base_errors, p)) for name, p in parts.items()
+                    name: draws.compare(metrics.nme(errors, p), metrics.nme(base_errors, p))
+                    for name, p in parts.items()
                 }
     return found
 

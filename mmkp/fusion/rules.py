@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from mmkp.errors import InputError, nearest
 
 
-def masked_weights(logits: Float[Tensor, "M"], present: Bool[Tensor, "B M"]) -> Float[Tensor, "B M"]:
+def masked_weights(logits: Float[Tensor, M], present: Bool[Tensor, "B M"]) -> Float[Tensor, "B M"]:
     """Softmax over the present members: 0 for the absent, summing to 1; all 0 where nothing is present."""
     expanded = logits.float().expand(present.shape)
     weights = torch.softmax(expanded.masked_fill(~present, torch.finfo(torch.float32).min), dim=-1)
     return weights * present
 
 
-def weighted_sum(stacked: Float[Tensor, "B M *rest"], weights: Float[Tensor, "B M"]) -> Float[Tensor, "B *rest"]:
+def weighted_sum(stacked: Float[Tensor, "B M *rest"], weights: Float[Tensor, "B M"]) -> Float[Tensor, B * rest]:
     """sum_m w_m x_m; a member of weight 0 is left out, whatever it holds (NaN included)."""
     weights = weights.view(*weights.shape, *[1] * (stacked.ndim - 2))
     return torch.where(weights > 0, stacked * weights.to(stacked.dtype), torch.zeros_like(stacked)).sum(1)
@@ -91,7 +91,7 @@ class FusionRule(nn.Module):
         blank = torch.zeros_like(next(iter(parts.values())))
         return torch.stack([parts.get(m, blank) for m in self.members], dim=1), present & there
 
-    def forward(self, parts: dict[str, Float[Tensor, "B *rest"]], present: Bool[Tensor, "B M"]) -> Tensor:
+    def forward(self, parts: dict[str, Float[Tensor, B * rest]], present: Bool[Tensor, "B M"]) -> Tensor:
         """Join features. `present` is (B, M) in the order of `members`; (B, *rest), 0 where nothing is present."""
         stacked, present = self._stack(parts, present)
         weights = self.weights(present)

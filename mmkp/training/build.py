@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,10 +50,12 @@ def build(recipe: Recipe) -> Parts:
     schema = load_schema(train_set.schema_name)
     torch.manual_seed(recipe.training.seed)
     config = MmkpConfig(**recipe.model_kwargs(), keypoint_schema=schema.model_dump(mode="json"))
-    model = MmkpForKeypointDetection(config)
+    model: Any = MmkpForKeypointDetection(config)
     processor = make_processor(config)
     notes = load_pretrained_encoders(model)
-    notes += [f"{name}: {line}" for name, s in (("train", train_set), ("validation", validation_set)) for line in s.problems]
+    notes += [
+        f"{name}: {line}" for name, s in (("train", train_set), ("validation", validation_set)) for line in s.problems
+    ]
     model.mean_shape.copy_(mean_shape(train_set, config.input_size_hw))
     return Parts(recipe, schema, train_set, validation_set, model, processor, notes)
 
@@ -63,7 +66,9 @@ def mean_shape(dataset: KeypointDataset, size_hw: tuple[int, int]) -> torch.Tens
     shapes = []
     for i in np.unique(np.linspace(0, count - 1, min(count, MEAN_SHAPE_SAMPLES)).round().astype(int)):
         sample = dataset[int(i)]
-        points = geometry.transform(sample.keypoints_xy.astype(np.float64), geometry.crop_affine(sample.box_xywh, size_hw))
+        points = geometry.transform(
+            sample.keypoints_xy.astype(np.float64), geometry.crop_affine(sample.box_xywh, size_hw)
+        )
         shapes.append(np.where(sample.visible[:, None] > 0, points, np.nan))
     stacked = (np.stack(shapes) + 0.5) / np.array(size_hw[::-1])
     known = ~np.isnan(stacked)
@@ -82,7 +87,7 @@ def part_of(parameter: str) -> str:
 
 
 def parameter_groups(model: nn.Module, training: TrainingSection) -> list[dict]:
-    """Groups for the optimizer: by part, and without weight decay for norms and biases; frozen parts are switched off."""
+    """Groups for the optimizer: by part; norms and biases without weight decay; frozen parts are switched off."""
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         part = part_of(name)
@@ -90,13 +95,16 @@ def parameter_groups(model: nn.Module, training: TrainingSection) -> list[dict]:
             parameter.requires_grad_(False)
         else:
             groups.setdefault((part, parameter.ndim > 1), []).append(parameter)
+    scales: dict[str, float] = {**training.lr_scales}
     return [
         {
-            "params": members, "part": part, "lr": training.learning_rate * training.lr_scales.get(part, 1.0),  # type: ignore[call-overload]
+            "params": members,
+            "part": part,
+            "lr": training.learning_rate * scales.get(part, 1.0),
             "weight_decay": training.weight_decay if decays else 0.0,
         }
         for (part, decays), members in groups.items()
-    ]  # fmt: skip
+    ]
 
 
 def learning_rate_share(step: int, training: TrainingSection) -> float:

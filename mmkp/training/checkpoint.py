@@ -58,13 +58,12 @@ def _under(named: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tenso
     return {k.removeprefix(prefix): v for k, v in named.items() if k.startswith(prefix)}
 
 
-def save(state: RunState, folder: Path, rngs: list[dict[str, torch.Tensor]], identity: str) -> Path:
+def save(state: RunState, folder: Path, rngs: list[dict[str, torch.Tensor]]) -> Path:
     """Write a checkpoint and remove all but the last good ones.
 
     Args:
         folder: of the run's checkpoints.
         rngs: the random states of every process, by rank.
-        identity: of the recipe; a resume under another one is refused.
 
     Raises:
         OSError: it could not be written; the earlier ones are untouched and nothing half-written remains.
@@ -78,9 +77,7 @@ def save(state: RunState, folder: Path, rngs: list[dict[str, torch.Tensor]], ide
         for rank, rng in enumerate(rngs):
             save_file(rng, part / f"rng-{rank}.safetensors")
         files = {p.name: _stamp(p) for p in sorted(part.iterdir())}
-        manifest = {
-            "step": state.step, "best": state.best, "best_step": state.best_step, "identity": identity, "files": files
-        }  # fmt: skip
+        manifest = {"step": state.step, "best": state.best, "best_step": state.best_step, "files": files}
         (part / MANIFEST).write_text(json.dumps(manifest))
         for p in part.iterdir():
             _flush(p)
@@ -106,7 +103,7 @@ def load_latest(state: RunState, folder: Path, rank: int = 0) -> tuple[dict[str,
     Returns:
         Its manifest, None where there is no good one; and a line for every broken one that was passed over.
     """
-    passed = []
+    passed: list[str] = []
     for path in found(folder):
         fault = _fault(path)
         if fault is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Iterator
@@ -25,8 +24,6 @@ from mmkp.training.log import RunLog
 from mmkp.training.run_folder import RunFolder
 from mmkp.training.validate import Validator
 
-FREE_KEYS = ("workers", "threads", "log_every", "trackers")  # may differ between a run and its resume
-
 
 class Trainer:
     """A run: its parts, its state, and the loop.
@@ -46,7 +43,6 @@ class Trainer:
         if self.settings.threads:
             torch.set_num_threads(self.settings.threads)
         self.folder = RunFolder(out, recipe, resume, main=self.accelerator.is_main_process)
-        self.accelerator.wait_for_everyone()
         self.parts: Parts = build(recipe)
         model = self.parts.model
         optimizer = torch.optim.AdamW(parameter_groups(model, self.settings), betas=(0.9, 0.99))
@@ -55,8 +51,9 @@ class Trainer:
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.average = self.average.to(self.accelerator.device) if self.average is not None else None
         self.state = checkpoint.RunState(model, self.average, optimizer)
-        self.identity = identity_of(recipe)
         self.validator = Validator(self.parts, self.recipe)
+        self.folder.prepare()
+        self.accelerator.wait_for_everyone()
 
     @property
     def main(self) -> bool:
@@ -98,9 +95,7 @@ class Trainer:
             len(parts.train_set), settings.batch_size, settings.steps * settings.accumulate, settings.seed, first,
             self.accelerator.process_index, self.accelerator.num_processes,
         )  # fmt: skip
-        collate = Collator(
-            parts.processor, parts.schema, self.recipe.augment, settings.seed, parts.model.modalities
-        )
+        collate = Collator(parts.processor, parts.schema, self.recipe.augment, settings.seed, parts.model.modalities)
         loader = DataLoader(
             KeyedDataset(parts.train_set), batch_sampler=sampler, collate_fn=collate, num_workers=settings.workers,
             pin_memory=self.accelerator.device.type == "cuda", generator=torch.Generator(),
@@ -166,7 +161,7 @@ class Trainer:
         rngs = gather_rngs(self.accelerator)
         if self.main:
             try:
-                checkpoint.save(self.state, self.folder.checkpoints, rngs, self.identity)
+                checkpoint.save(self.state, self.folder.checkpoints, rngs)
             except OSError as error:
                 log.say(f"warning: {error}; the earlier checkpoint is kept and training goes on")
         self.accelerator.wait_for_everyone()
@@ -218,12 +213,3 @@ def gather_rngs(accelerator: Accelerator) -> list[dict[str, torch.Tensor]]:
     from accelerate.utils import gather_object
 
     return gather_object([checkpoint.get_rng()])
-
-
-def identity_of(recipe: Recipe) -> str:
-    """A short hash of all that the course of training depends on."""
-    plain = recipe.model_dump(mode="json")
-    for key in FREE_KEYS:
-        plain["training"].pop(key)
-    return hashlib.sha1(repr(sorted(plain.items())).encode()).hexdigest()[:12]
-

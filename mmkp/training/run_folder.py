@@ -19,7 +19,7 @@ FREE = {"training.workers", "training.threads", "training.log_every", "training.
 
 
 class RunFolder:
-    """Makes the folder, or opens it to resume.
+    """Looks at the folder first; `prepare` makes it, once all else is known to be right.
 
     Args:
         path: where.
@@ -28,12 +28,12 @@ class RunFolder:
         main: only the main process writes.
 
     Raises:
-        InputError: the folder holds a run already (and no resume was asked for), holds one of another recipe, or
-            cannot be written.
+        InputError: the folder holds a run already (and no resume was asked for), or one of another recipe.
     """
 
     def __init__(self, path: Path, recipe: Recipe, resume: bool, main: bool = True) -> None:
         self.path, self.checkpoints, self.metrics = path, path / "checkpoints", path / "metrics.jsonl"
+        self.recipe, self.main = recipe, main
         self.resumed = resume and (path / "recipe.yaml").exists()
         if self.resumed:
             self._same_recipe(recipe)
@@ -42,13 +42,22 @@ class RunFolder:
                 f"run folder {path}", expected="an empty or new folder", got="a run",
                 remedy="Continue it with --resume, or choose another --out.",
             )  # fmt: skip
-        if main:
-            try:
-                self.checkpoints.mkdir(parents=True, exist_ok=True)
-                (path / "recipe.yaml").write_text(recipe.to_yaml())
-                (path / "environment.json").write_text(json.dumps(environment(), indent=2))
-            except OSError as error:
-                raise InputError(f"run folder {path}", expected="a folder that can be written", got=str(error)) from error
+
+    def prepare(self) -> None:
+        """Make the folder and write what the run is; only the main process does.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        if not self.main:
+            return
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            (self.path / "recipe.yaml").write_text(self.recipe.to_yaml())
+            (self.path / "environment.json").write_text(json.dumps(environment(), indent=2))
+        except OSError as error:
+            where = f"run folder {self.path}"
+            raise InputError(where, expected="a folder that can be written", got=str(error)) from error
 
     def _same_recipe(self, recipe: Recipe) -> None:
         before = _flat(yaml.safe_load((self.path / "recipe.yaml").read_text()))

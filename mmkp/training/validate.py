@@ -9,7 +9,6 @@ import numpy as np
 from mmkp import metrics
 from mmkp.data.corrupt import conditions_for
 from mmkp.evaluation.predict import predict_dataset
-from mmkp.modeling_mmkp import MmkpForKeypointDetection
 from mmkp.recipe import Recipe
 from mmkp.training.build import Parts
 
@@ -29,9 +28,11 @@ class Validator:
         applies = conditions_for(parts.validation_set[self.indices[0]])
         self.conditions = [c for c in ("clear", "covered") if c in applies]
 
-    def __call__(self, model: MmkpForKeypointDetection) -> dict[str, Any]:
+    def __call__(self, model: Any) -> dict[str, Any]:
         """`nme`, the mean over all cells, and `cells`: condition -> subset -> NME, by the schema's groups as well."""
-        made = predict_dataset(model, self.parts.processor, self.parts.validation_set, self.conditions, indices=self.indices)
+        made = predict_dataset(
+            model, self.parts.processor, self.parts.validation_set, self.conditions, indices=self.indices
+        )
         schema = self.parts.schema
         length = schema.normalizer(made.true_xy, made.boxes)
         cells: dict[str, dict[str, Any]] = {}

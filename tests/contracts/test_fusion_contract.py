@@ -23,11 +23,15 @@ B, SIDE = 3, 32
 def tiny(name: str, level: str, seed: int = 0) -> MmkpForKeypointDetection:
     torch.manual_seed(seed)
     config = MmkpConfig(
-        keypoint_schema=load_schema("face68").model_dump(mode="json"), hidden_size=16, input_size_hw=(SIDE, SIDE),
+        keypoint_schema=load_schema("face68").model_dump(mode="json"),
+        hidden_size=16,
+        input_size_hw=(SIDE, SIDE),
         image_config={"backbone": "mobilenetv3_small_050", "stride": 8},
-        text_config={"layers": 1, "heads": 2, "dropout": 0.0}, audio_config={"layers": 1, "heads": 2, "mel_bins": 16, "dropout": 0.0},
-        fusion={"name": name, "level": level}, head={"layers": 1},
-    )  # fmt: skip
+        text_config={"layers": 1, "heads": 2, "dropout": 0.0},
+        audio_config={"layers": 1, "heads": 2, "mel_bins": 16, "dropout": 0.0},
+        fusion={"name": name, "level": level},
+        head={"layers": 1},
+    )
     return MmkpForKeypointDetection(config)
 
 
@@ -69,7 +73,11 @@ def raw(model, inputs):
 def test_absent_equals_masked_whatever_it_holds(model, inputs, absent):
     """Left out, masked, masked with other content, masked with NaN: one output."""
     present = torch.tensor(absent)
-    left_out = {k: v for k, v in inputs.items() if not any(k in KEYS[m] for m, p in zip(MODALITIES, absent, strict=True) if not p)}
+    left_out = {
+        k: v
+        for k, v in inputs.items()
+        if not any(k in KEYS[m] for m, p in zip(MODALITIES, absent, strict=True) if not p)
+    }
     left_out.pop("modality_mask")
     expected = raw(model, left_out)
     mask = {"modality_mask": present.expand(B, -1)}
@@ -79,13 +87,22 @@ def test_absent_equals_masked_whatever_it_holds(model, inputs, absent):
         if p:
             other.update({k: inputs[k] for k in KEYS[m]})
         else:
-            other.update({k: torch.full_like(v, float("nan")) for k, v in other.items() if k in KEYS[m] and v.is_floating_point()})
+            other.update(
+                {
+                    k: torch.full_like(v, float("nan"))
+                    for k, v in other.items()
+                    if k in KEYS[m] and v.is_floating_point()
+                }
+            )
     torch.testing.assert_close(raw(model, {**other, **mask}), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_dict_order_does_not_matter(model, inputs):
-    given = {"image": (inputs["pixel_values"],), "text": (inputs["input_ids"], inputs["attention_mask"]),
-             "audio": (inputs["input_features"], inputs["input_features_mask"])}  # fmt: skip
+    given = {
+        "image": (inputs["pixel_values"],),
+        "text": (inputs["input_ids"], inputs["attention_mask"]),
+        "audio": (inputs["input_features"], inputs["input_features_mask"]),
+    }
     with torch.no_grad():
         one = model.detect(model.encode(given))
         two = model.detect(model.encode(dict(reversed(given.items()))))

@@ -1,0 +1,194 @@
+"""The processor: frames, masks, and what it refuses; and the model through transformers' own doors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import mmkp
+from mmkp import InputError
+
+RATE = 16_000
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return mmkp.MmkpProcessor()
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return mmkp.MmkpForKeypointDetection(tiny_config()).eval()
+
+
+def tiny_config(**changes):
+    return mmkp.MmkpConfig(
+        **{
+            "keypoint_schema": mmkp.load_schema("face68").model_dump(mode="json"), "hidden_size": 16,
+            "image_config": {"backbone": "mobilenetv3_small_050", "stride": 8}, "text_config": {"layers": 1},
+            "audio_config": {"layers": 1}, **changes,
+        }
+    )  # fmt: skip
+
+
+def tone(seconds=1.0, rate=RATE):
+    return (0.3 * np.sin(np.arange(int(seconds * rate)) * 440 * 2 * np.pi / rate)).astype(np.float32)
+
+
+@pytest.fixture
+def picture(rng):
+    return rng.integers(0, 255, (90, 160, 3), dtype=np.uint8)
+
+
+def test_a_point_of_the_image_comes_back_from_the_input(processor, model, picture):
+    """The way there and back for a crop, on the keypoints that the model gives: exact to a hundredth of a pixel."""
+    inputs = processor(images=picture, boxes=[30, 10, 64, 50])
+    outputs = model(**inputs)
+    found = processor.post_process_keypoint_detection(outputs)[0]["keypoints"]
+    scale = 128 / 64  # the box's longer side fills the input
+    centre = np.array([30 + 32, 10 + 25])
+    expected = (outputs.keypoints_xy[0].detach().numpy() - 63.5) / scale + centre
+    np.testing.assert_allclose(found.detach().numpy(), expected, atol=1e-2)
+
+
+def test_what_lies_in_the_box_is_what_the_network_sees(processor):
+    """A bright pixel at a known place appears where the affine says."""
+    image = np.zeros((100, 100, 3), np.uint8)
+    image[60, 40] = 255
+    inputs = processor(images=image, boxes=[24, 44, 32, 32])
+    bright = inputs["pixel_values"][0, 0]
+    row, column = divmod(int(bright.argmax()), 128)
+    at = np.array([40, 60, 1]) @ inputs["image_to_input"][0].numpy().T
+    np.testing.assert_allclose([column, row], at, atol=2)  # 4 px of the input per pixel of the image
+    weights = (bright - bright.min()).numpy()
+    centre = [(weights * grid).sum() / weights.sum() for grid in np.mgrid[:128, :128][::-1]]
+    np.testing.assert_allclose(centre, at, atol=0.02)
+
+
+def test_lists_with_holes_become_a_mask(processor, picture):
+    inputs = processor(
+        images=[picture, None, None], text=["a|b", "c", None], audio=[None, tone(), tone()], sampling_rate=RATE
+    )
+    assert inputs["modality_mask"].tolist() == [[True, True, False], [False, True, True], [False, False, True]]
+    assert inputs["input_features"].shape[:2] == inputs["input_features_mask"].shape
+
+
+def test_only_what_is_given_is_in_the_inputs(processor):
+    assert set(processor(text="hello")) == {"input_ids", "attention_mask", "modality_mask"}
+
+
+def test_text_alone_lands_in_the_target_size(processor, model):
+    outputs = model(**processor(text="hello"))
+    found = processor.post_process_keypoint_detection(outputs, target_sizes=[(256, 256)])[0]
+    expected = outputs.keypoints_xy[0] * 2 + 0.5  # 256 / 128, pixel centres at whole numbers
+    torch.testing.assert_close(found["keypoints"], expected, atol=1e-3, rtol=0)
+
+
+def test_sound_is_heard_around_its_moment(processor):
+    """Silence with a tone in its second half: heard at 0.75 s, not at 0.25 s; and the end is masked."""
+    sound = np.concatenate([np.zeros(RATE // 2, np.float32), tone(0.5)])
+    early, late = (
+        processor(audio=sound, sampling_rate=RATE, audio_times=[t])["input_features"].max().item() for t in (0.25, 0.75)
+    )
+    assert early < -1.5
+    assert late > 0.5
+    mask = processor(audio=sound, sampling_rate=RATE, audio_times=[1.0])["input_features_mask"][0]
+    assert mask.float().mean() == pytest.approx(0.5, abs=0.03)
+
+
+def test_another_rate_is_resampled(processor):
+    a = processor(audio=tone(1, RATE), sampling_rate=RATE)["input_features"]
+    b = processor(audio=tone(1, 44_100), sampling_rate=44_100)["input_features"]
+    loud = a > 0.5
+    assert loud.any()
+    assert (a - b)[loud].abs().mean() < 0.05
+
+
+def test_the_same_through_save_and_auto_classes_in_a_fresh_process(processor, model, picture, tmp_path):
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    np.save(tmp_path / "picture.npy", picture)
+    code = (
+        "import sys, numpy as np, torch, mmkp; mmkp.register()\n"
+        "from transformers import AutoModelForKeypointDetection, AutoProcessor, AutoConfig\n"
+        "f = sys.argv[1]; p = AutoProcessor.from_pretrained(f)\n"
+        "m = AutoModelForKeypointDetection.from_pretrained(f).eval()\n"
+        "assert type(p).__name__ == 'MmkpProcessor' and AutoConfig.from_pretrained(f).model_type == 'mmkp'\n"
+        "i = p(images=np.load(f + '/picture.npy'), text='bin bl|ue', return_tensors='pt')\n"
+        "np.save(f + '/out.npy', m(**i).keypoints_xy.detach().numpy())\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=120)
+    expected = model(**processor(images=picture, text="bin bl|ue")).keypoints_xy.detach().numpy()
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, atol=1e-3)
+
+
+def test_pil_and_grey_pictures(processor, picture):
+    a = processor(images=Image.fromarray(picture))["pixel_values"]
+    torch.testing.assert_close(a, processor(images=picture)["pixel_values"])
+    assert processor(images=picture[..., 0])["pixel_values"].shape == (1, 3, 128, 128)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({}, "an image, a text or a sound"),
+        ({"text": ["a", None]}, "none for item 1"),
+        ({"text": ["a"], "images": []}, "lists of one length"),
+        ({"text": ""}, "Leave the text out"),
+        ({"text": "  "}, "Leave the text out"),
+        ({"text": "x" * 10_000}, "at most 128 tokens, got 10001"),
+        ({"images": np.zeros((4, 4, 3))}, "uint8 array"),
+        ({"images": np.zeros((0, 4, 3), np.uint8)}, "uint8 array"),
+        ({"images": "photo.jpg"}, "PIL picture"),
+        ({"images": np.zeros((9, 9, 3), np.uint8), "boxes": [0, 0, 0, 5]}, "with an area"),
+        ({"images": np.zeros((9, 9, 3), np.uint8), "boxes": [0, 0, float("nan"), 5]}, "with an area"),
+        ({"audio": tone()}, "the sound's rate"),
+        ({"audio": np.zeros(0, np.float32), "sampling_rate": RATE}, "at least 25 ms"),
+        ({"audio": np.zeros(1, np.float32), "sampling_rate": RATE}, "at least 25 ms"),
+        ({"audio": np.zeros((RATE, 8), np.float32), "sampling_rate": RATE}, "one channel"),
+        ({"audio": np.full(RATE, np.nan, np.float32), "sampling_rate": RATE}, "NaN or infinite"),
+        ({"audio": tone(), "sampling_rate": 0}, "sampling rate"),
+    ],
+)
+def test_bad_input_is_one_clear_error(processor, inputs, message):
+    with pytest.raises(InputError, match=message):
+        processor(**inputs)
+
+
+def test_the_model_without_any_modality(model):
+    with pytest.raises(InputError, match="at least one of image, text, audio"):
+        model()
+
+
+def test_a_specialist_ignores_what_it_has_no_encoder_for(processor, picture):
+    torch.manual_seed(0)
+    alone = mmkp.MmkpForKeypointDetection(tiny_config(modalities=("image",))).eval()
+    assert set(alone.encoders) == {"image"}
+    with_text = alone(**processor(images=picture, text="a|b")).keypoints_xy
+    torch.testing.assert_close(with_text, alone(**processor(images=picture)).keypoints_xy)
+
+
+def test_transformers_trainer_trains_it(processor, picture, tmp_path):
+    """Thirty steps of transformers.Trainer on one picture: the loss falls."""
+    from transformers import Trainer, TrainingArguments
+
+    torch.manual_seed(0)
+    model = mmkp.MmkpForKeypointDetection(tiny_config(modalities=("image", "text")))
+    inputs = {k: v[0] for k, v in processor(images=picture, text="a|b").items()}
+    points = torch.rand(68, 2) * 128
+    item = {**inputs, "labels": torch.cat([points, torch.full((68, 1), 2.0)], -1)}
+    arguments = TrainingArguments(
+        tmp_path, max_steps=30, per_device_train_batch_size=4, learning_rate=3e-3, logging_steps=1, report_to=[],
+        save_strategy="no", use_cpu=True, disable_tqdm=True,
+    )  # fmt: skip
+    trainer = Trainer(model, arguments, train_dataset=[item] * 120)
+    trainer.train()
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    assert losses[-1] < 0.85 * losses[0]
+    assert trainer.evaluate([item] * 4)["eval_loss"] > 0

@@ -1,0 +1,139 @@
+"""Scores: intervals over groups, paired comparisons, and the summary's form."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from mmkp.errors import InputError
+from mmkp.evaluation.predict import all_subsets, effective_condition
+from mmkp.evaluation.predictions import Predictions
+from mmkp.evaluation.score import GroupBootstrap, summarize
+from mmkp.schema import load_schema
+
+
+def test_an_interval_is_over_groups_not_items():
+    """Ten groups of a hundred equal items carry the interval of ten values, not of a thousand."""
+    values = np.random.default_rng(0).normal(size=10)
+    groups = np.repeat([f"g{i}" for i in range(10)], 100)
+    found = GroupBootstrap(groups).interval(np.repeat(values, 100))
+    assert found["mean"] == pytest.approx(values.mean())
+    assert found["n"] == 1000
+    half = (found["ci95"][1] - found["ci95"][0]) / 2
+    assert half == pytest.approx(1.96 * values.std() / np.sqrt(10), rel=0.1)
+
+
+def test_groups_of_unequal_size_weigh_by_their_items():
+    groups = np.array(["a"] * 90 + list("bcdef") * 2)
+    values = np.where(groups == "a", 1.0, 0.0)
+    found = GroupBootstrap(groups).interval(values)
+    assert found["mean"] == pytest.approx(0.9)
+    assert found["ci95"][0] == 0.0  # a draw without the large group
+
+
+def test_fewer_than_five_groups_have_no_interval_but_a_reason():
+    found = GroupBootstrap(np.array(list("abcd") * 5)).interval(np.arange(20.0))
+    assert found["ci95"] is None
+    assert "at least 5" in found["reason"]
+    assert found["mean"] == 9.5
+
+
+def test_nan_is_left_out_and_nothing_at_all_is_null():
+    draws = GroupBootstrap(np.array(list("abcdef")))
+    assert draws.interval(np.array([1, 2, 3, np.nan, np.nan, np.nan]))["mean"] == 2.0
+    assert draws.interval(np.full(6, np.nan)) == {"mean": None, "ci95": None, "n": 0, "reason": "no labelled point"}
+
+
+def test_a_paired_comparison_sees_a_small_gain_that_intervals_hide():
+    rng = np.random.default_rng(1)
+    base = rng.uniform(1, 3, 30)
+    better = base * 0.97 + rng.normal(0, 0.005, 30)
+    draws = GroupBootstrap(np.array([f"g{i}" for i in range(30)]))
+    assert draws.interval(better)["ci95"][1] > draws.interval(base)["mean"]
+    found = draws.compare(better, base)
+    assert found["better"]
+    assert found["ratio"] == pytest.approx(better.mean() / base.mean())
+    assert not draws.compare(base, base)["better"]
+    worse = draws.compare(base * 1.2, base)
+    assert not worse["better"]
+    assert not worse["not_worse"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "subset", "expected"),
+    [
+        ("covered", "audio", "clear"),
+        ("covered", "image+text", "covered"),
+        ("covered+even_times", "text+audio", "even_times"),
+        ("covered+even_times", "image+audio", "covered"),
+        ("clear", "image", "clear"),
+    ],
+)
+def test_a_condition_changes_only_who_can_notice(condition, subset, expected):
+    assert effective_condition(condition, subset) == expected
+
+
+def test_subsets():
+    assert all_subsets(("image", "text", "audio")) == [
+        "image",
+        "text",
+        "audio",
+        "image+text",
+        "image+audio",
+        "text+audio",
+        "image+text+audio",
+    ]
+
+
+@pytest.fixture
+def predictions():
+    schema, rng = load_schema("face68"), np.random.default_rng(0)
+    true = rng.uniform(0, 100, (12, 68, 2))
+    made = Predictions(
+        ids=np.array([f"i{i}" for i in range(12)]),
+        groups=np.array([f"g{i // 2}" for i in range(12)]),
+        true_xy=true,
+        boxes=np.tile([0.0, 0, 100, 100], (12, 1)),
+        mean_shape_xy=true + 3,
+        meta={"key": "k"},
+    )
+    made.visible["clear"] = np.full((12, 68), 2)
+    for subset, off in (("image", 2.0), ("audio", 4.0), ("image+audio", 1.0)):
+        made.keypoints_xy["clear", subset] = true + [off, 0]
+        made.scores["clear", subset] = np.ones((12, 68))
+    return schema, made
+
+
+def test_the_summary_has_the_stated_form_and_values(predictions):
+    schema, made = predictions
+    summary = json.loads(json.dumps(summarize(made, schema, {"split": "test"})))
+    assert summary["n"] == 12
+    assert summary["primary"] == "nme"
+    entry = summary["conditions"]["clear"]["image"]
+    length = np.linalg.norm(made.true_xy[:, 36] - made.true_xy[:, 45], axis=-1)
+    assert entry["nme"]["mean"] == pytest.approx((2 / length).mean())
+    assert set(entry["nme"]["groups"]) == {"jaw", "brows", "nose", "eyes", "lips"}
+    assert entry["pck"] == entry["pck@0.1"]
+    assert set(summary["conditions"]["clear"]) == {"image", "audio", "image+audio", "mean_shape"}
+    compared = summary["comparisons"]["clear"]
+    assert compared["image+audio / image"]["lips"]["better"]
+    assert compared["image+audio / image"]["all"]["ratio"] == pytest.approx(0.5)
+    assert not compared["audio / image"]["all"]["not_worse"]
+
+
+def test_predictions_survive_a_round_trip(predictions, tmp_path):
+    _, made = predictions
+    made.save(tmp_path)
+    again = Predictions.load(tmp_path)
+    assert again.meta == made.meta
+    assert again.ids.tolist() == made.ids.tolist()
+    assert again.keypoints_xy.keys() == made.keypoints_xy.keys()
+    np.testing.assert_allclose(again.keypoints_xy["clear", "audio"], made.keypoints_xy["clear", "audio"], atol=1e-5)
+
+
+def test_a_pickle_named_as_predictions_is_not_unpickled(tmp_path):
+    np.savez(tmp_path / "predictions.npz", ids=np.array([object()], dtype=object))
+    with pytest.raises(InputError, match=r"predictions\.npz"):
+        Predictions.load(tmp_path)

@@ -130,9 +130,9 @@ def _timm_backbone(config: Any) -> tuple[nn.Module, list[int], list[int]]:
     info = backbone.feature_info
     strides = list(info.reduction())
     keep = [i for i, s in enumerate(strides) if s <= config.deepest_stride]
-    if len(keep) < len(strides):  # cut what is deeper than asked for, so that it costs nothing
+    if len(keep) < len(strides):  # `getter` prunes what is deeper than asked for; timm's other wrappers compute it
         backbone = timm.create_model(
-            config.backbone, features_only=True, pretrained=False, out_indices=tuple(keep), **options
+            config.backbone, features_only=True, feature_cls="getter", pretrained=False, out_indices=keep, **options
         )
         info = backbone.feature_info
         strides = list(info.reduction())

@@ -33,9 +33,8 @@ def load_pretrained_encoders(model: Any) -> list[str]:
 def _image_state(config: Any, target: nn.Module) -> dict[str, torch.Tensor]:
     path = package_path(config.weights)
     if path is None and "/" in config.backbone:
-        from transformers import AutoBackbone
-
-        return AutoBackbone.from_pretrained(config.backbone).state_dict()
+        backbone: Any = type(target)
+        return backbone.from_pretrained(config.backbone).state_dict()
     if path is None:
         return timm.create_model(config.backbone, pretrained=True).state_dict()
     if config.backbone.split(".")[0] != "tf_efficientnet_lite0":
@@ -54,11 +53,10 @@ def _external_state(config: Any) -> dict[str, torch.Tensor]:
 
 def _copy(target: nn.Module, state: dict[str, torch.Tensor], where: str) -> None:
     wanted = target.state_dict()
-    missing = [k for k in wanted if k not in state or state[k].shape != wanted[k].shape]
-    if missing:
-        raise InputError(
-            where,
-            expected="weights of this architecture",
-            got=f"{len(missing)} tensors that do not fit, first {missing[0]}",
-        )
-    target.load_state_dict({k: state[k] for k in wanted})
+    # timm wraps a cut network once more and calls the inner one `model`
+    found = {k: state.get(k, state.get(k.removeprefix("model."))) for k in wanted}
+    misfits = [k for k, v in found.items() if v is None or v.shape != wanted[k].shape]
+    if misfits:
+        got = f"{len(misfits)} tensors that do not fit, first {misfits[0]}"
+        raise InputError(where, expected="weights of this architecture", got=got)
+    target.load_state_dict(found)

@@ -95,7 +95,7 @@ def parameter_groups(model: nn.Module, training: TrainingSection) -> list[dict]:
             parameter.requires_grad_(False)
         else:
             groups.setdefault((part, parameter.ndim > 1), []).append(parameter)
-    scales: dict[str, float] = {**training.lr_scales}
+    scales = {str(part): scale for part, scale in training.lr_scales.items()}
     return [
         {
             "params": members,

@@ -35,10 +35,9 @@ def train(
     loaded_recipe = load_recipe(recipe, overrides or [])
     folder = out or Path("runs") / loaded_recipe.name
     _quiet_transformers()
-    from mmkp.training.loop import Trainer
+    from mmkp.training import run
 
-    trainer = Trainer(loaded_recipe, folder, resume)
-    trainer.train()
+    trainer = run(loaded_recipe, folder, resume)
     if trainer.main:
         options = dict(loaded_recipe.data.options)
         _evaluate(str(folder), loaded_recipe.data.dataset, "test", folder, options)

@@ -91,8 +91,8 @@ class TrainingSection(Section):
     """The loop. Steps are optimizer steps; the global batch is batch_size x accumulate x processes.
 
     lr_scales multiplies the learning rate of a part (image_backbone, image, text, audio, fusion, head); a part in
-    `freeze` is not trained. `condition_share` of the validation's best checkpoint is `select_by`: the mean NME over
-    the named conditions and subsets.
+    `freeze` is not trained. precision `auto` is what `accelerate launch` was told, or none. evaluate_every also says
+    how often a checkpoint to resume from is written.
     """
 
     steps: Annotated[int, Field(ge=1)] = 1000
@@ -106,7 +106,7 @@ class TrainingSection(Section):
     final_lr_share: Annotated[float, Field(ge=0, le=1)] = 0.01
     clip_norm: Positive = 5.0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    precision: Literal["no", "fp16", "bf16"] = "no"
+    precision: Literal["auto", "no", "fp16", "bf16"] = "auto"
     seed: Count = 0
     workers: Count = 0
     threads: Count = 0

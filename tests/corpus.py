@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from mmkp.data.face import eye_frame
+from mmkp.data.grid_files import spelled_words
 
 SIZE_HW, FRAMES, RATE_HZ = (96, 96), 10, 44_100
 
@@ -79,7 +80,7 @@ def make_clip(root: Path, stem: str, seed: int, frames: int = FRAMES) -> None:
         size_hw=np.array(SIZE_HW),
     )  # fmt: skip
     ends = np.linspace(0, frames * 1000, 7).astype(int)
-    words = ["bin", "blue", "at", "a", "one", "now"]
+    words = spelled_words(stem)
     lines = [f"{a} {b} {w}" for a, b, w in zip(ends[:-1], ends[1:], words, strict=True)]
     (root / "align" / f"{stem}.align").write_text("\n".join(lines) + "\n")
 

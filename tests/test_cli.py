@@ -260,12 +260,12 @@ def test_weights_that_do_not_fit(mmkp, run_folder, wav, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(run_folder, other)
     tensors = load_file(other / "model.safetensors")
-    tensors.pop("heads.joint.logits.bias")
+    tensors.pop("heads.joint.logits.weight")
     save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
     code, _, complaint = mmkp("predict", "-m", other, "--audio", wav, "-o", tmp_path / "out")
     assert code == 2
     assert "lacks" in complaint
-    assert "heads.joint.logits.bias" in complaint
+    assert "heads.joint.logits.weight" in complaint
 
 
 def test_wrong_arguments_exit_with_2(mmkp):

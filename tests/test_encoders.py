@@ -29,7 +29,8 @@ def config(**changes):
 
 
 @pytest.mark.parametrize(
-    ("backbone", "stride"), [("mobilenetv3_small_050", 4), ("mobilenetv3_small_050", 16), ("resnet10t", 8), ("test_convnext", 4)]
+    ("backbone", "stride"),
+    [("mobilenetv3_small_050", 4), ("mobilenetv3_small_050", 16), ("resnet10t", 8), ("test_convnext", 4)],
 )
 def test_a_timm_backbone_by_name(backbone, stride):
     encoder = make_encoder("image", mmkp.MmkpImageConfig(backbone=backbone, stride=stride), 16).eval()
@@ -86,7 +87,9 @@ def test_an_autobackbone_from_a_folder_with_its_weights(tmp_path):
 
 @pytest.fixture
 def bert(tmp_path):
-    made = hf.BertConfig(vocab_size=300, hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    made = hf.BertConfig(
+        vocab_size=300, hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
     folder = tmp_path / "bert"
     hf.BertModel(made).save_pretrained(folder)
     hf.ByT5Tokenizer(extra_ids=0).save_pretrained(folder)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from helpers import tiny_recipe, train
 from safetensors.torch import load_file
 
 from mmkp.data.collate import StepSampler
 from mmkp.errors import InputError, MmkpError
-from mmkp.recipe import load_recipe
-from mmkp.training import checkpoint
+from mmkp.recipe import load_recipe, parse_recipe
+from mmkp.training import checkpoint, run
 from mmkp.training.build import learning_rate_share, part_of
 from mmkp.training.loop import Trainer
 
@@ -176,7 +182,7 @@ def test_learning_rate_warms_up_and_falls():
         ("encoders.image.neck.lateral.0.weight", "image"),
         ("lifts.text.place.weight", "text"),
         ("encoders.audio.first.conv.weight", "audio"),
-        ("heads.joint.logits.bias", "head"),
+        ("heads.joint.logits.weight", "head"),
         ("fusion.logits", "fusion"),
     ],
 )
@@ -202,3 +208,111 @@ def test_fp16_without_gpu_is_refused(grid_root, tmp_path):
 def test_bf16_trains(grid_root, tmp_path):
     run = train(tiny_recipe(grid_root, precision="bf16", steps=2), tmp_path / "bf16")
     assert all(torch.isfinite(v).all() for v in weights(run).values() if v.is_floating_point())
+
+
+class TestOutOfMemory:
+    """Memory that holds two items of a batch of four."""
+
+    @pytest.fixture
+    def small_memory(self, monkeypatch):
+        from mmkp.modeling_mmkp import MmkpForKeypointDetection
+
+        real, sizes = MmkpForKeypointDetection.forward, []
+
+        def forward(self, *args, labels=None, **kwargs):
+            if labels is not None:
+                sizes.append(len(labels))
+                if len(labels) > 2:
+                    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+            return real(self, *args, labels=labels, **kwargs)
+
+        monkeypatch.setattr(MmkpForKeypointDetection, "forward", forward)
+        return sizes
+
+    def test_the_batch_is_halved_and_the_accumulation_doubled(self, small_memory, grid_root, tmp_path, capsys):
+        trainer = run(tiny_recipe(grid_root), tmp_path / "run")
+        assert "out of memory with 4 items: now 2 items, 2 times a step" in capsys.readouterr().err
+        assert small_memory == [4] + [2] * 8
+        assert (trainer.batch_size, trainer.accumulate, trainer.state.step) == (2, 2, 4)
+
+    def test_not_even_one_item_fits(self, small_memory, grid_root, tmp_path):
+        small_memory.append(0)
+        with pytest.raises(MmkpError, match="memory for at least one part"):
+            run(tiny_recipe(grid_root, batch_size=3), tmp_path / "run")
+
+
+def test_half_batches_twice_give_the_gradient_of_the_whole(grid_root, tmp_path):
+    """What makes halving harmless: the same items, and without dropout and batch statistics the same step."""
+    plain = tiny_recipe(grid_root, steps=3, ema_decay=0.0).model_dump(mode="json")
+    plain["model"]["image"]["frozen_norm"] = True
+    plain["model"]["text"]["dropout"] = plain["model"]["audio"]["dropout"] = 0.0
+    recipe = parse_recipe(plain)
+    made = []
+    for split in (1, 2):
+        trainer = Trainer(recipe, tmp_path / str(split), split=split)
+        trainer.train()
+        made.append(trainer.parts.model.state_dict())
+    worst = max(float((made[0][k].float() - made[1][k].float()).abs().max()) for k in made[0])
+    assert worst < 1e-5
+
+
+def test_trackers(grid_root, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="Did you mean 'tensorboard'"):
+        Trainer(tiny_recipe(grid_root, trackers=["tensorbord"]), tmp_path / "typo")
+    monkeypatch.setattr("mmkp.training.loop.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install 'mmkp\[wandb\]'"):
+        Trainer(tiny_recipe(grid_root, trackers=["wandb"]), tmp_path / "missing")
+
+
+@pytest.mark.parametrize("launcher", ["torch.distributed.run"])
+def test_two_processes_do_what_one_does(launcher, grid_root, tmp_path):
+    """The same global batch on one process and on two (gloo): the same weights to 1e-5, and a resume on two."""
+    plain = tiny_recipe(grid_root, steps=6, batch_size=4, evaluate_every=3).model_dump(mode="json")
+    plain["model"]["image"]["frozen_norm"] = True
+    plain["model"]["text"]["dropout"] = plain["model"]["audio"]["dropout"] = 0.0
+    one = train(parse_recipe(plain), tmp_path / "one")
+    plain["training"]["batch_size"] = 2
+    recipe = tmp_path / "two.yaml"
+    recipe.write_text(yaml.safe_dump(plain))
+    command = [sys.executable, "-m", launcher, "--nproc_per_node", "2", "--master_port", str(free_port()), "-m"]
+    command += ["mmkp", "train", str(recipe), "--out", str(tmp_path / "two")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = weights(one), weights(tmp_path / "two")
+    trained = [k for k in first if k.startswith("model/") and first[k].is_floating_point()]
+    assert max(float((first[k] - second[k]).abs().max()) for k in trained) < 1e-5
+    newest = checkpoint.found(tmp_path / "two" / "checkpoints")
+    assert (newest[0] / "rng-1.safetensors").exists()
+    shutil.rmtree(newest[0])
+    done = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "resumed at step 3" in done.stderr
+    assert same(second, weights(tmp_path / "two")) == []
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def test_kill_minus_nine_at_any_moment(grid_root, tmp_path):
+    """Killed twice at random moments and resumed, a run ends with the weights of one that was left alone."""
+    recipe = tiny_recipe(grid_root, steps=12, evaluate_every=2)
+    file = tmp_path / "recipe.yaml"
+    file.write_text(recipe.to_yaml())
+    whole = train(recipe, tmp_path / "whole")
+    out, log = tmp_path / "killed", tmp_path / "killed" / "metrics.jsonl"
+    command = [sys.executable, "-m", "mmkp", "train", str(file), "--out", str(out), "--resume"]
+    chance = np.random.default_rng(0)
+    for kill_after_rows in (3, 9):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and (not log.exists() or log.read_text().count("\n") < kill_after_rows):
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.3))
+        process.kill()
+        process.wait()
+    train(recipe, out, resume=True)
+    assert same(weights(whole), weights(out)) == []
+    assert not list(out.glob(".model-*"))

@@ -17,9 +17,13 @@ def sincos_sequence(length: int, channels: int, device: torch.device) -> Float[T
 
 
 def transformer(channels: int, heads: int, layers: int, dropout: float) -> nn.TransformerEncoder:
-    """A pre-norm transformer with a final norm."""
+    """A pre-norm transformer with a final norm.
+
+    Without biases: a softmax does not see the keys' bias, so that its gradient is rounding noise, which Adam would
+    scale up to whole steps.
+    """
     layer = nn.TransformerEncoderLayer(
-        channels, heads, 4 * channels, dropout, "gelu", batch_first=True, norm_first=True
+        channels, heads, 4 * channels, dropout, "gelu", batch_first=True, norm_first=True, bias=False
     )
     return nn.TransformerEncoder(layer, layers, norm=nn.LayerNorm(channels), enable_nested_tensor=False)
 

@@ -36,7 +36,9 @@ class CrossAttentionFusion(nn.Module):
         self.nothing = nn.Parameter(torch.randn(1, 1, channels) * 0.02)
         self.kind = nn.Parameter(torch.randn(len(self.others), channels) * 0.02)
         self.layers = nn.ModuleList(
-            nn.TransformerDecoderLayer(channels, heads, 2 * channels, 0.0, "gelu", batch_first=True, norm_first=True)
+            nn.TransformerDecoderLayer(
+                channels, heads, 2 * channels, 0.0, "gelu", batch_first=True, norm_first=True, bias=False
+            )
             for _ in range(layers)
         )
         self.out = nn.Linear(channels, channels)

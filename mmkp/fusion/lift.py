@@ -40,7 +40,7 @@ class TokenLift(nn.Module):
     def __init__(self, channels: int, heads: int = 4) -> None:
         super().__init__()
         self.place = nn.Linear(channels, channels)
-        self.attention = nn.MultiheadAttention(channels, heads, batch_first=True)
+        self.attention = nn.MultiheadAttention(channels, heads, bias=False, batch_first=True)
         self.mix = nn.Sequential(
             nn.LayerNorm(2 * channels), nn.Linear(2 * channels, 2 * channels), nn.GELU(),
             nn.Linear(2 * channels, channels),

@@ -23,7 +23,7 @@ class HeatmapHead(nn.Module):
     def __init__(self, channels: int, num_keypoints: int, layers: int = 2, kernel: int = 5) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(conv_norm(channels, channels, kernel) for _ in range(layers))
-        self.logits = nn.Conv2d(channels, num_keypoints, 1)
+        self.logits = nn.Conv2d(channels, num_keypoints, 1, bias=False)  # a softmax over cells would not see one
 
     def forward(self, grid: Float[Tensor, "B D h w"]) -> Float[Tensor, "B K h w"]:
         """(B, D, h, w) -> (B, K, h, w)."""

@@ -31,6 +31,7 @@ class RunState:
     step: int = 0
     best: float | None = None
     best_step: int | None = None
+    scaler: Any = None  # the loss scaler of fp16
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """All tensors by name, contiguous copies on the CPU."""
@@ -78,6 +79,7 @@ def save(state: RunState, folder: Path, rngs: list[dict[str, torch.Tensor]]) -> 
             save_file(rng, part / f"rng-{rank}.safetensors")
         files = {p.name: _stamp(p) for p in sorted(part.iterdir())}
         manifest = {"step": state.step, "best": state.best, "best_step": state.best_step, "files": files}
+        manifest["scaler"] = None if state.scaler is None else state.scaler.state_dict()
         (part / MANIFEST).write_text(json.dumps(manifest))
         for p in part.iterdir():
             _flush(p)
@@ -110,6 +112,8 @@ def load_latest(state: RunState, folder: Path, rank: int = 0) -> tuple[dict[str,
             manifest = json.loads((path / MANIFEST).read_text())
             state.load(load_file(path / "state.safetensors"))
             state.step, state.best, state.best_step = manifest["step"], manifest["best"], manifest["best_step"]
+            if state.scaler is not None and manifest["scaler"]:
+                state.scaler.load_state_dict(manifest["scaler"])
             rng = path / f"rng-{rank}.safetensors"
             if rng.exists():
                 set_rng(load_file(rng))

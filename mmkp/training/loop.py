@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,16 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from mmkp.data.collate import Collator, KeyedDataset, StepSampler
-from mmkp.errors import InputError, MmkpError
+from mmkp.errors import InputError, MissingExtraError, MmkpError, choose
 from mmkp.recipe import Recipe
 from mmkp.training import checkpoint
 from mmkp.training.build import Parts, build, learning_rate_share, parameter_groups
 from mmkp.training.log import RunLog
 from mmkp.training.run_folder import RunFolder
 from mmkp.training.validate import Validator
+
+ADAM_EPSILON = 1e-6  # RoBERTa's; at 1e-8 the rounding of a gradient near 0 is scaled up to a visible step
+TRACKERS = {"tensorboard": "tensorboard", "trackio": "trackio", "wandb": "wandb"}  # Accelerate's name -> package
 
 
 class Trainer:
@@ -32,25 +36,27 @@ class Trainer:
         recipe: what to train.
         out: the run's folder.
         resume: continue from the folder's last good checkpoint.
+        split: read each batch in so many parts (a power of two), where memory is short.
 
     Raises:
         InputError: the recipe cannot be made, or the folder holds a run of another recipe.
     """
 
-    def __init__(self, recipe: Recipe, out: Path, resume: bool = False) -> None:
+    def __init__(self, recipe: Recipe, out: Path, resume: bool = False, split: int = 1) -> None:
         self.recipe, self.settings = recipe, recipe.training
-        self.accelerator = make_accelerator(recipe)
+        self.batch_size, self.accumulate = recipe.training.batch_size // split, recipe.training.accumulate * split
+        self.accelerator = make_accelerator(recipe, out, self.accumulate)
         if self.settings.threads:
             torch.set_num_threads(self.settings.threads)
         self.folder = RunFolder(out, recipe, resume, main=self.accelerator.is_main_process)
         self.parts: Parts = build(recipe)
         model = self.parts.model
-        optimizer = torch.optim.AdamW(parameter_groups(model, self.settings), betas=(0.9, 0.99))
+        optimizer = torch.optim.AdamW(parameter_groups(model, self.settings), betas=(0.9, 0.99), eps=ADAM_EPSILON)
         self.base_rates = [group["lr"] for group in optimizer.param_groups]
         self.average = make_average(model, self.settings.ema_decay)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.average = self.average.to(self.accelerator.device) if self.average is not None else None
-        self.state = checkpoint.RunState(model, self.average, optimizer)
+        self.state = checkpoint.RunState(model, self.average, optimizer, scaler=self.accelerator.scaler)
         self.validator = Validator(self.parts, self.recipe)
         self.folder.prepare()
         self.accelerator.wait_for_everyone()
@@ -68,8 +74,10 @@ class Trainer:
         """
         notes = self._restore()
         settings, world = self.settings, self.accelerator.num_processes
-        samples_per_step = settings.batch_size * settings.accumulate * world
-        torch.manual_seed(settings.seed + self.accelerator.process_index) if self.state.step == 0 else None
+        samples_per_step = self.batch_size * self.accumulate * world
+        if self.state.step == 0:
+            torch.manual_seed(settings.seed + self.accelerator.process_index)
+        self._start_trackers()
         with RunLog(self.folder.metrics, settings.steps, self.state.step, samples_per_step, self.main) as log:
             for line in [*self.parts.notes, *notes]:
                 log.say(line)
@@ -77,8 +85,13 @@ class Trainer:
             while self.state.step < settings.steps:
                 values = self._step(batches)
                 self._after_step(values, log)
+        self.accelerator.end_training()
         self.accelerator.wait_for_everyone()
         return self.folder.path
+
+    def _start_trackers(self) -> None:
+        if self.settings.trackers:
+            self.accelerator.init_trackers("mmkp", {"recipe": self.recipe.name, "yaml": self.recipe.to_yaml()})
 
     def _restore(self) -> list[str]:
         if not self.folder.resumed:
@@ -90,9 +103,9 @@ class Trainer:
 
     def _batches(self, log: RunLog) -> Iterator[dict[str, Any]]:
         settings, parts = self.settings, self.parts
-        first = self.state.step * settings.accumulate
+        first = self.state.step * self.accumulate
         sampler = StepSampler(
-            len(parts.train_set), settings.batch_size, settings.steps * settings.accumulate, settings.seed, first,
+            len(parts.train_set), self.batch_size, settings.steps * self.accumulate, settings.seed, first,
             self.accelerator.process_index, self.accelerator.num_processes,
         )  # fmt: skip
         collate = Collator(parts.processor, parts.schema, self.recipe.augment, settings.seed, parts.model.modalities)
@@ -116,7 +129,7 @@ class Trainer:
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * share
         total, norm = 0.0, math.nan
-        for _ in range(self.settings.accumulate):
+        for _ in range(self.accumulate):
             batch = next(batches)
             ids = batch.pop("ids")
             with self.accelerator.accumulate(self.model):
@@ -127,7 +140,7 @@ class Trainer:
                     norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm))
                 self.optimizer.step()
                 self.optimizer.zero_grad()
-            total += loss.detach().item() / self.settings.accumulate
+            total += loss.detach().item() / self.accumulate
         self.state.step += 1
         if self.average is not None:
             self.average.update_parameters(self.accelerator.unwrap_model(self.model))
@@ -145,6 +158,7 @@ class Trainer:
         step, last = self.state.step, self.state.step == self.settings.steps
         if step % self.settings.log_every == 0 or last:
             log.step(step, {k: round(v, 6) for k, v in values.items()})
+            self.accelerator.log(values, step=step)
         if step % self.settings.evaluate_every == 0 or last:
             self._validate_and_save(log)
             log.restart_clock()
@@ -154,6 +168,7 @@ class Trainer:
         if self.main:
             found = self.validator(model)
             log.write({"step": self.state.step, "validation": found})
+            self.accelerator.log({"validation_nme": found["nme"]}, step=self.state.step)
             log.say(f"step {self.state.step}  validation NME {found['nme']:.4f}  {self.validator.line(found)}")
             if self.state.best is None or found["nme"] < self.state.best:
                 self.state.best, self.state.best_step = found["nme"], self.state.step
@@ -167,23 +182,40 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
 
-def make_accelerator(recipe: Recipe) -> Accelerator:
+def make_accelerator(recipe: Recipe, out: Path, accumulate: int) -> Accelerator:
     """The Accelerator for a recipe: mixed precision, accumulation, trackers.
 
     Raises:
-        InputError: fp16 without a GPU.
+        InputError: fp16 without a GPU, a tracker that does not exist or is not installed.
     """
     settings = recipe.training
-    if settings.precision == "fp16" and not torch.cuda.is_available():
+    precision = None if settings.precision == "auto" else settings.precision
+    check_trackers(settings.trackers)
+    if precision == "fp16" and not torch.cuda.is_available():
         raise InputError("training.precision", expected="no or bf16 on a CPU", got="fp16", remedy="fp16 needs a GPU.")
-    if AcceleratorState._shared_state.get("_mixed_precision", settings.precision) != settings.precision:
+    if precision and AcceleratorState._shared_state.get("_mixed_precision", precision) != precision:
         AcceleratorState._reset_state()  # an earlier run of this process had another precision
     return Accelerator(
-        mixed_precision=settings.precision, gradient_accumulation_steps=settings.accumulate,
+        mixed_precision=precision, gradient_accumulation_steps=accumulate,
         cpu=not torch.cuda.is_available(),
+        log_with=list(settings.trackers) or None,
+        project_dir=out,
         # a batch in which nobody has a text leaves the text encoder without a gradient
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )  # fmt: skip
+
+
+def check_trackers(names: tuple[str, ...]) -> None:
+    """Refuse a tracker that does not exist or whose package is missing.
+
+    Raises:
+        InputError: an unknown name.
+        MissingExtraError: a known one that is not installed.
+    """
+    for name in names:
+        package = choose("training.trackers", name, TRACKERS)
+        if find_spec(str(package)) is None:
+            raise MissingExtraError("training.trackers", str(package), name)
 
 
 def make_average(model: torch.nn.Module, decay: float) -> AveragedModel | None:

@@ -51,6 +51,8 @@ class RunFolder:
         """
         if not self.main:
             return
+        for left in self.path.glob(".model-*"):  # by a run that was killed while it saved
+            shutil.rmtree(left, ignore_errors=True)
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             (self.path / "recipe.yaml").write_text(self.recipe.to_yaml())
@@ -83,10 +85,6 @@ class RunFolder:
             processor.save_pretrained(part)
             for file in Path(part).iterdir():
                 os.replace(file, self.path / file.name)
-
-    def drop_checkpoints(self) -> None:
-        """Remove the checkpoints of a finished run."""
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
 
 
 def _step_of(line: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -85,8 +86,8 @@ class Trainer:
             while self.state.step < settings.steps:
                 values = self._step(batches)
                 self._after_step(values, log)
-        self.accelerator.end_training()
         self.accelerator.wait_for_everyone()
+        self.accelerator.end_training()  # also ends the process group: from here on each process is alone
         return self.folder.path
 
     def _start_trackers(self) -> None:
@@ -189,11 +190,12 @@ def make_accelerator(recipe: Recipe, out: Path, accumulate: int) -> Accelerator:
         InputError: fp16 without a GPU, a tracker that does not exist or is not installed.
     """
     settings = recipe.training
-    precision = None if settings.precision == "auto" else settings.precision
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    precision = launched if settings.precision == "auto" else settings.precision
     check_trackers(settings.trackers)
     if precision == "fp16" and not torch.cuda.is_available():
         raise InputError("training.precision", expected="no or bf16 on a CPU", got="fp16", remedy="fp16 needs a GPU.")
-    if precision and AcceleratorState._shared_state.get("_mixed_precision", precision) != precision:
+    if AcceleratorState._shared_state.get("_mixed_precision", precision) != precision:
         AcceleratorState._reset_state()  # an earlier run of this process had another precision
     return Accelerator(
         mixed_precision=precision, gradient_accumulation_steps=accumulate,

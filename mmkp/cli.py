@@ -41,6 +41,11 @@ def train(
     if trainer.main:
         options = dict(loaded_recipe.data.options)
         _evaluate(str(folder), loaded_recipe.data.dataset, "test", folder, options)
+        other = "product" if loaded_recipe.model.fusion.name != "product" else "average"
+        typer.echo(
+            f"done: open {folder / 'report.md'}. Then try another fusion: "
+            f"mmkp train {recipe} model.fusion.name={other} --out {folder.parent / (folder.name + '-' + other)}"
+        )
 
 
 @app.command()
@@ -104,6 +109,25 @@ def models() -> None:
         typer.echo(f"{name}: {', '.join(about)}")
     if not found:
         typer.echo("no checkpoints are packaged")
+
+
+@app.command()
+def ceilings(
+    samples: Annotated[int, typer.Option(min=200, help="How many to draw.")] = 4000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+) -> None:
+    """What each subset of modalities can know at best of a hidden mouth, on the embedded talker data."""
+    from mmkp.data.talker.ceilings import ceilings as measure
+
+    found = measure(samples, seed)
+    gate = found.pop("gate")
+    typer.echo("lips, NME / outer_eye_distance, of the best guess that knows only what the subset can know:")
+    for subset, row in found.items():
+        low, high = row["ci95"]
+        typer.echo(f"  {subset:<18} {row['lip_nme']:.4f} [{low:.4f}, {high:.4f}]  n = {row['n']}")
+    typer.echo(f"gate: {'passed' if gate['passed'] else 'FAILED'} {gate}")
+    if not gate["passed"]:
+        raise MmkpError("ceilings", expected="all modalities at least 20 % below each single one", got=str(gate))
 
 
 @app.command()

@@ -3,18 +3,28 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: test check install clean
+.PHONY: quickstart test check clean
 
-$(VENV)/.test: pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,weights,talker]"
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.user: pyproject.toml | $(BIN)/python
+	$(INSTALL) -e ".[talker,weights]"
+	touch $@
+
+$(VENV)/.test: $(VENV)/.user
+	$(INSTALL) -e ".[test,talker,weights]"
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.test
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	$(INSTALL) -e ".[dev]"
 	touch $@
 
-install: $(VENV)/.test
+# Goes on where it stopped, if it was stopped.
+quickstart: $(VENV)/.user
+	$(BIN)/mmkp train recipes/quickstart.yaml --out runs/quickstart --resume
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest tests

@@ -13,7 +13,7 @@ from transformers.utils import ModelOutput
 
 from mmkp import losses
 from mmkp.codecs import make_codec
-from mmkp.configuration_mmkp import MmkpConfig
+from mmkp.configuration_mmkp import MODALITIES, MmkpConfig
 from mmkp.encoders import make_encoder
 from mmkp.encoders.text import as_mask
 from mmkp.errors import InputError
@@ -111,7 +111,6 @@ class MmkpForKeypointDetection(MmkpPreTrainedModel):
         modality_mask: Tensor | None = None,
         image_to_input: Tensor | None = None,
         labels: Tensor | None = None,
-        return_dict: bool | None = None,
     ) -> MmkpKeypointOutput:
         """Detect.
 
@@ -160,8 +159,6 @@ class MmkpForKeypointDetection(MmkpPreTrainedModel):
         there = torch.tensor([m in given for m in self.modalities], device=first.device)
         if modality_mask is None:
             return there.expand(first.shape[0], -1)
-        from mmkp.configuration_mmkp import MODALITIES
-
         return modality_mask[:, [MODALITIES.index(m) for m in self.modalities]].bool().to(first.device) & there
 
     @staticmethod

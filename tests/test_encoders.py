@@ -108,22 +108,54 @@ def test_a_text_encoder_by_name_with_its_own_tokenizer(bert, tmp_path):
 
 AUDIO = {
     "wav2vec2": (
-        hf.Wav2Vec2Config, hf.Wav2Vec2Model, hf.Wav2Vec2FeatureExtractor,
-        {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,
-         "conv_dim": (8, 8), "conv_stride": (10, 8), "conv_kernel": (10, 8), "num_feat_extract_layers": 2,
-         "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2},
+        hf.Wav2Vec2Config,
+        hf.Wav2Vec2Model,
+        hf.Wav2Vec2FeatureExtractor,
+        {
+            "hidden_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 16,
+            "conv_dim": (8, 8),
+            "conv_stride": (10, 8),
+            "conv_kernel": (10, 8),
+            "num_feat_extract_layers": 2,
+            "num_conv_pos_embeddings": 4,
+            "num_conv_pos_embedding_groups": 2,
+        },
     ),
     "whisper": (
-        hf.WhisperConfig, hf.WhisperModel, hf.WhisperFeatureExtractor,
-        {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
-         "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "vocab_size": 32,
-         "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1},
+        hf.WhisperConfig,
+        hf.WhisperModel,
+        hf.WhisperFeatureExtractor,
+        {
+            "d_model": 16,
+            "encoder_layers": 1,
+            "decoder_layers": 1,
+            "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2,
+            "encoder_ffn_dim": 16,
+            "decoder_ffn_dim": 16,
+            "vocab_size": 32,
+            "pad_token_id": 0,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "decoder_start_token_id": 1,
+        },
     ),
     "ast": (
-        hf.ASTConfig, hf.ASTModel, hf.ASTFeatureExtractor,
-        {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "max_length": 128},
+        hf.ASTConfig,
+        hf.ASTModel,
+        hf.ASTFeatureExtractor,
+        {
+            "hidden_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 16,
+            "max_length": 128,
+        },
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", AUDIO)
@@ -149,10 +181,13 @@ def test_imagenet_weights_from_the_package():
     model = mmkp.MmkpForKeypointDetection(
         config(
             image_config={
-                "backbone": "tf_efficientnet_lite0", "weights": "package:efficientnet-lite0", "stride": 8, "deepest_stride": 16
+                "backbone": "tf_efficientnet_lite0",
+                "weights": "package:efficientnet-lite0",
+                "stride": 8,
+                "deepest_stride": 16,
             }
         )
-    ).eval()  # fmt: skip
+    ).eval()
     load_pretrained_encoders(model)
     norms = [v for k, v in model.encoders["image"].backbone.state_dict().items() if k.endswith("running_var")]
     assert all((v - 1).abs().max() > 1e-3 for v in norms)  # a fresh network's are all 1

@@ -33,7 +33,6 @@ RECIPE = {
         "image": {"backbone": "mobilenetv3_small_050", "stride": 8},
         "text": {"layers": 1},
         "audio": {"layers": 1, "mel_bins": 16},
-        "codec": {"name": "heatmap", "stride": 8},
     },
     "augment": {"cover": 0.3, "drop_image": 0.2, "drop_text": 0.2, "drop_audio": 0.2},
     "training": {"batch_size": 8, "warmup_steps": 5, "threads": 1, "log_every": 1},

@@ -35,17 +35,18 @@ def train(
     loaded_recipe = load_recipe(recipe, overrides or [])
     folder = out or Path("runs") / loaded_recipe.name
     _quiet_transformers()
+    from mmkp.data import open_dataset
     from mmkp.training import run
+
+    open_dataset(loaded_recipe.data.dataset, "test", **loaded_recipe.data.options)  # better missed now than at the end
 
     trainer = run(loaded_recipe, folder, resume)
     if trainer.main:
         options = dict(loaded_recipe.data.options)
         _evaluate(str(folder), loaded_recipe.data.dataset, "test", folder, options)
         other = "product" if loaded_recipe.model.fusion.name != "product" else "average"
-        typer.echo(
-            f"done: open {folder / 'report.md'}. Then try another fusion: "
-            f"mmkp train {recipe} model.fusion.name={other} --out {folder.parent / (folder.name + '-' + other)}"
-        )
+        again = " ".join(["mmkp train", str(recipe), *(overrides or []), f"model.fusion.name={other}"])
+        typer.echo(f"done: open {folder / 'report.md'}. Then try another fusion: {again} --out {folder}-{other}")
 
 
 @app.command()
@@ -53,12 +54,15 @@ def evaluate(
     model: ModelOption,
     data: Annotated[str, typer.Option("--data", "-d", help="NAME or NAME:PATH, such as grid:PATH.")],
     out: OutOption,
+    options: Annotated[list[str] | None, typer.Argument(help="key=value ... of the dataset")] = None,
     split: Annotated[str, typer.Option(help="Split of the dataset; `all` takes everything found.")] = "test",
     condition: Annotated[list[str] | None, typer.Option(help="Repeat for several; all that apply without.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Items per batch.")] = 32,
 ) -> None:
     """Evaluate every subset of modalities under every condition: summary.json, report.md, pictures."""
-    _evaluate(model, data, split, out, {}, condition, batch_size)
+    from mmkp.recipe import parse_overrides
+
+    _evaluate(model, data, split, out, parse_overrides(options or []), condition, batch_size)
 
 
 @app.command()
@@ -113,7 +117,7 @@ def models() -> None:
 
 @app.command()
 def ceilings(
-    samples: Annotated[int, typer.Option(min=200, help="How many to draw.")] = 4000,
+    samples: Annotated[int, typer.Option(min=2400, help="How many to draw.")] = 4000,
     seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
 ) -> None:
     """What each subset of modalities can know at best of a hidden mouth, on the embedded talker data."""
@@ -168,7 +172,7 @@ def _parse_box(text: str | None) -> list[float] | None:
         values = [float(v) for v in text.split(",")]
     except ValueError:
         values = []
-    if len(values) != 4:
+    if len(values) != 4 or not all(abs(v) < 1e6 for v in values):
         raise InputError("--box", expected="x,y,width,height in px", got=repr(text))
     return values
 

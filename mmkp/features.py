@@ -80,8 +80,12 @@ class MmkpFeatureExtractor(SequenceFeatureExtractor):
         if rate_hz is None:
             raise InputError("sampling_rate", expected="the sound's rate in Hz", got="none", remedy="Pass it.")
         sound = check_audio(sound, rate_hz)
-        if time_s is None:
-            time_s = len(sound) / rate_hz / 2
+        duration_s = len(sound) / rate_hz
+        moment_s = time_s = duration_s / 2 if time_s is None else float(time_s)
+        if not -1 <= time_s <= duration_s + 1:  # NaN and infinity too: beyond this no window touches the sound
+            raise InputError(
+                "audio_time", expected=f"a moment of the sound, {duration_s:.2f} s long", got=f"{time_s} s"
+            )
         if rate_hz != self.sampling_rate:
             margin_s = self.window_s / 2 + 0.05  # what the resampling filter sees beyond the window
             start = max(0, int((time_s - margin_s) * rate_hz))
@@ -89,7 +93,12 @@ class MmkpFeatureExtractor(SequenceFeatureExtractor):
             if piece.numel():
                 sound = torchaudio.functional.resample(piece, rate_hz, self.sampling_rate).numpy()
                 time_s -= start / rate_hz
-        return window(sound, self.sampling_rate, time_s, self.window_s)
+        cut, real = window(sound, self.sampling_rate, time_s, self.window_s)
+        if real[1] <= real[0]:
+            raise InputError(
+                "audio_time", expected=f"a moment of the sound, {duration_s:.2f} s long", got=f"{moment_s} s"
+            )
+        return cut, real
 
     def frames(self, waves: torch.Tensor, real: list[tuple[int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Windows (B, T) and their real ranges of samples -> frames (B, F, M) and mask (B, F), True = real."""

@@ -63,7 +63,8 @@ def invert(affine: Array) -> Array:
     """
     a, b, c, d = affine[..., 0, 0], affine[..., 0, 1], affine[..., 1, 0], affine[..., 1, 1]
     determinant = a * d - b * c
-    if not bool((abs(determinant) > 1e-12).all()):
+    size = abs(a * d) + abs(b * c)
+    if not bool((abs(determinant) > 1e-12 * size).all()):
         raise ValueError("an affine without inverse: its linear part has determinant 0")
     namespace = _namespace(affine)
     rows = [namespace.stack([d, -b], -1), namespace.stack([-c, a], -1)]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from mmkp.errors import InputError, nearest
@@ -18,6 +19,8 @@ from mmkp.processing_mmkp import MmkpProcessor
 from mmkp.registration import register
 
 WEIGHTS = "model.safetensors"
+# What transformers raises for a damaged or foreign checkpoint: whatever its parsers happen to stumble over.
+UNREADABLE = (OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError, SafetensorError)
 
 
 @dataclass
@@ -84,7 +87,7 @@ def load(name: str, revision: str | None = None) -> Loaded:
         processor = MmkpProcessor.from_pretrained(source, revision=revision or "main")
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise InputError(f"model {name}", expected="a Hub id that exists", got=str(error).splitlines()[0]) from error
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
+    except UNREADABLE as error:
         if isinstance(error, InputError):
             raise
         first = (str(error).splitlines() or [type(error).__name__])[0]
@@ -93,7 +96,7 @@ def load(name: str, revision: str | None = None) -> Loaded:
         if bars:
             transformers_logging.enable_progress_bar()
     _check_loading(name, info)
-    return Loaded(model.eval(), processor, name, _digest(source, model))
+    return Loaded(model.eval(), processor, name, _digest(model, processor))
 
 
 def _check_config(source: str) -> None:
@@ -122,15 +125,12 @@ def _check_loading(name: str, info: dict[str, Any]) -> None:
             )  # fmt: skip
 
 
-def _digest(source: str, model: MmkpForKeypointDetection) -> str:
-    path = Path(source) / WEIGHTS
-    made = hashlib.sha1()
-    if path.is_file():
-        made.update(path.read_bytes())
-        made.update((Path(source) / "config.json").read_bytes())
-    else:
-        for key, value in sorted(model.state_dict().items()):
-            made.update(key.encode() + value.detach().cpu().numpy().tobytes())
+def _digest(model: MmkpForKeypointDetection, processor: MmkpProcessor) -> str:
+    """A hash of all that predictions depend on: weights, configuration, processor."""
+    made = hashlib.sha1(model.config.to_json_string(use_diff=False).encode())
+    made.update(processor.to_json_string().encode() + repr(processor.tokenizer.init_kwargs).encode())
+    for key, value in sorted(model.state_dict().items()):
+        made.update(key.encode() + value.detach().cpu().contiguous().numpy().tobytes())
     return made.hexdigest()[:16]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -21,7 +20,8 @@ def heatmap_cross_entropy(
 
     The divergence is the cross-entropy less the target's own entropy, so that 0 is perfect.
     """
-    cross = -torch.einsum("bkh,bkhw,bkw->bk", target.row, log_density, target.column)
+    # products and sums, because autocast would run an einsum in half precision
+    cross = -((log_density * target.row[..., :, None]).sum(-2) * target.column).sum(-1)
     entropy = -sum((p * p.clamp_min(1e-12).log()).sum(-1) for p in (target.row, target.column))
     return weighted_mean(cross - entropy, weight)
 

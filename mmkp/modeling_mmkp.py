@@ -82,8 +82,7 @@ class MmkpForKeypointDetection(MmkpPreTrainedModel):
             raise InputError("model.modalities", expected="at least one of image, text, audio", got="none")
         self.schema: KeypointSchema = parse_schema(config.keypoint_schema, "of the model")
         count = self.schema.num_keypoints
-        self.codec = make_codec(**{"stride": config.image_config.stride, **config.codec},
-                                input_size_hw=config.input_size_hw)  # fmt: skip
+        self.codec = make_codec(**config.codec, stride=config.image_config.stride, input_size_hw=config.input_size_hw)
         self.encoders = nn.ModuleDict(
             {m: make_encoder(m, getattr(config, f"{m}_config"), channels) for m in self.modalities}
         )
@@ -166,9 +165,11 @@ class MmkpForKeypointDetection(MmkpPreTrainedModel):
         if bool(here.all()):
             return encoder(values) if mask is None else encoder(values, mask)
         if not bool(here.any()):  # one blank item tells the shape; nothing of it is kept
-            blank = torch.zeros_like(values[:1])
+            blank, was_training = torch.zeros_like(values[:1]), encoder.training
+            encoder.eval()  # statistics must not learn from it
             with torch.no_grad():
                 tokens, token_mask = encoder(blank) if mask is None else encoder(blank, torch.ones_like(mask[:1]))
+            encoder.train(was_training)
             tokens, token_mask = tokens[:0], token_mask[:0]
         elif mask is None:
             tokens, token_mask = encoder(values[here])

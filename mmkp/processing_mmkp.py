@@ -164,22 +164,39 @@ class MmkpProcessor(ProcessorMixin):
                 "inputs", expected="a modality for every item", got=f"none for item {int(mask.any(1).int().argmin())}"
             )
         boxes = [boxes] if boxes is not None and np.ndim(boxes) == 1 else boxes
+        times = [audio_times] if isinstance(audio_times, (int, float)) else audio_times
+        for name, given in (("boxes", boxes), ("audio_times", times)):
+            if given is not None and len(given) != count:
+                raise InputError(name, expected=f"one for each of {count} items", got=f"{len(given)}")
         batch: dict[str, Any] = {"modality_mask": mask}
+        affines = self._affines(parts["image"], boxes)
+        if np.isfinite(affines).any():
+            batch["image_to_input"] = torch.from_numpy(affines)
         if mask[:, 0].any():
-            batch |= self._images(parts["image"], boxes)
-        elif boxes is not None:
-            affines = [self.image_processor.affine(b, (0, 0)) for b in boxes]
-            batch["image_to_input"] = torch.from_numpy(np.stack(affines).astype(np.float32))
+            batch["pixel_values"] = self._pixels(parts["image"], affines)
         if mask[:, 1].any():
             batch |= self.texts(parts["text"])
         if mask[:, 2].any():
-            batch |= self._sounds(parts["audio"], sampling_rate, audio_times)
+            batch |= self._sounds(parts["audio"], sampling_rate, times)
         return BatchFeature(batch)
 
-    def _images(self, images: list, boxes: Sequence | None) -> dict[str, torch.Tensor]:
-        blank = np.zeros((*self.image_processor.size_hw, 3), np.uint8)
-        made = self.image_processor.preprocess([blank if i is None else i for i in images], boxes)
-        return {"pixel_values": made["pixel_values"], "image_to_input": made["image_to_input"]}
+    def _affines(self, images: list, boxes: Sequence | None) -> np.ndarray:
+        """(B, 2, 3) image frame -> input frame; NaN for an item that has neither a picture nor a box."""
+        made = np.full((len(images), 2, 3), np.nan, np.float32)
+        for i, image in enumerate(images):
+            box = None if boxes is None else boxes[i]
+            if box is not None or image is not None:
+                size = (0, 0) if image is None else as_rgb(image).shape[:2]
+                made[i] = self.image_processor.affine(box, (size[0], size[1]))
+        return made
+
+    def _pixels(self, images: list, affines: np.ndarray) -> torch.Tensor:
+        blank = np.zeros((1, 1, 3), np.uint8)
+        affines = np.where(np.isfinite(affines), affines, geometry.identity())
+        made = self.image_processor.preprocess(
+            [blank if i is None else i for i in images], image_to_input=list(affines)
+        )
+        return made["pixel_values"]
 
     def texts(self, texts: Sequence[str | None]) -> dict[str, torch.Tensor]:
         """input_ids and attention_mask (B, L); an absent text is a blank row.
@@ -188,8 +205,8 @@ class MmkpProcessor(ProcessorMixin):
             InputError: an empty text, or one that is longer than the encoder takes.
         """
         for text in texts:
-            if text is not None and not text.strip():
-                raise InputError("text", expected="at least one character", got="none", remedy="Leave the text out.")
+            if text is not None:
+                _check_text(text)
         limit = self.tokenizer.model_max_length
         coded = self.tokenizer(["" if t is None else t for t in texts], padding=True, return_attention_mask=True,
                                verbose=False)  # fmt: skip
@@ -218,7 +235,7 @@ class MmkpProcessor(ProcessorMixin):
         if isinstance(extractor, MmkpFeatureExtractor):
             made = extractor(sounds, sampling_rate=rates, audio_times=times)
             return {"input_features": made["input_features"], "input_features_mask": made["input_features_mask"]}
-        ours = MmkpFeatureExtractor(sampling_rate=extractor.sampling_rate)
+        ours = MmkpFeatureExtractor(sampling_rate=extractor.sampling_rate, window_s=extractor.window_s)
         waves = [ours.cut(s, r, t)[0] for s, r, t in zip(sounds, rates, times, strict=True)]
         made = extractor(waves, sampling_rate=extractor.sampling_rate, return_tensors="pt")
         return {"input_features": made[extractor.model_input_names[0]]}
@@ -235,14 +252,18 @@ class MmkpProcessor(ProcessorMixin):
         Returns:
             For each item `keypoints` (K, 2) px, image frame, `scores` (K,) in [0, 1], `labels` (K,) indices.
         """
-        affine = outputs.image_to_input
-        if affine is None and target_sizes is not None:
-            affines = [self.image_processor.affine(None, size) for size in target_sizes]
-            affine = torch.from_numpy(np.stack(affines))
         assert outputs.keypoints_xy is not None and outputs.scores is not None
         points = outputs.keypoints_xy.double()
-        if affine is not None:
-            points = geometry.input_to_image(points, affine.double().to(points.device))
+        affine = torch.full((len(points), 2, 3), torch.nan, dtype=torch.float64)
+        if outputs.image_to_input is not None:
+            affine = outputs.image_to_input.double().cpu()
+        for i in torch.nonzero(~torch.isfinite(affine).flatten(1).all(1))[
+            :, 0
+        ].tolist():  # neither picture nor box went in
+            size = None if target_sizes is None else target_sizes[i]
+            known = geometry.identity() if size is None else self.image_processor.affine(None, size)
+            affine[i] = torch.from_numpy(known)
+        points = geometry.input_to_image(points, affine.to(points.device))
         labels = torch.arange(points.shape[1])
         return [
             {"keypoints": p.float(), "scores": s, "labels": labels} for p, s in zip(points, outputs.scores, strict=True)
@@ -255,6 +276,17 @@ def _as_list(value: Any, single: tuple[type, ...]) -> list | None:
     if isinstance(value, single) and not (isinstance(value, (np.ndarray, torch.Tensor)) and value.ndim > 3):
         return [value]
     return list(value)
+
+
+def _check_text(text: Any) -> None:
+    if not isinstance(text, str):
+        raise InputError("text", expected="a string", got=type(text).__name__)
+    if not text.strip():
+        raise InputError("text", expected="at least one character", got="none", remedy="Leave the text out.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError("text", expected="Unicode", got="bytes that are no UTF-8") from error
 
 
 def make_processor(config: Any) -> MmkpProcessor:
@@ -291,8 +323,10 @@ def _extractor(config: Any) -> Any:
     from transformers import AutoFeatureExtractor
 
     try:
-        return AutoFeatureExtractor.from_pretrained(config.encoder)
+        extractor = AutoFeatureExtractor.from_pretrained(config.encoder)
     except (OSError, ValueError) as error:
         raise InputError(
             "audio.encoder", expected="an encoder with a feature extractor", got=str(error).splitlines()[0]
         ) from error
+    extractor.window_s = config.window_s  # saved and loaded with the extractor's own settings
+    return extractor

@@ -172,6 +172,18 @@ def parse_recipe(plain: dict[str, Any], where: str = "") -> Recipe:
         raise _explain(first, where) from error
 
 
+def parse_overrides(overrides: list[str]) -> dict[str, Any]:
+    """`a.b=c` words as nested dicts; the values are read as YAML.
+
+    Raises:
+        InputError: a word without `=`, or a value that is no YAML.
+    """
+    plain: dict[str, Any] = {}
+    for override in overrides:
+        _apply(plain, override)
+    return plain
+
+
 def _apply(plain: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:

@@ -23,7 +23,7 @@ def tiny_recipe(grid_root: Path, **training: Any) -> Recipe:
                 "audio": {"layers": 1, "heads": 2, "mel_bins": 16},
                 "fusion": {"name": "average"},
                 "head": {"name": "heatmap", "layers": 1},
-                "codec": {"name": "heatmap", "stride": 8, "sigma_grid": 1.0},
+                "codec": {"name": "heatmap", "sigma_grid": 1.0},
             },
             "augment": {"cover": 0.3, "drop_image": 0.2, "drop_text": 0.2, "drop_audio": 0.2},
             "training": {

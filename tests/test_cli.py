@@ -142,6 +142,7 @@ def bad_files(folder: Path) -> dict[str, Path]:
     }
     made["text.png"].write_text("not a picture")
     soundfile.write(made["empty.wav"], np.zeros(0), 16_000)
+    soundfile.write(folder / "good.wav", np.zeros(44_100), 44_100)
     soundfile.write(made["one.wav"], np.zeros(1), 16_000)
     soundfile.write(made["eight.wav"], np.zeros((16_000, 8)), 16_000)
     soundfile.write(made["nan.wav"], np.full(16_000, np.nan), 16_000, subtype="FLOAT")
@@ -177,6 +178,10 @@ def bad_files(folder: Path) -> dict[str, Path]:
         (["--text", "x" * 10_000], "at most 128 tokens"),
         (["--text", "a", "--box", "1,2,3"], "x,y,width,height"),
         (["--text", "a", "--box", "1,2,0,4"], "with an area"),
+        (["--text", "a", "--box", "nan,2,3,4"], "x,y,width,height"),
+        (["--text", "a", "--box", "0,0,1e9,1e9"], "x,y,width,height"),
+        (["--audio", "{folder}/good.wav", "--audio-time", "nan"], "a moment of the sound"),
+        (["--audio", "{folder}/good.wav", "--audio-time", "inf"], "a moment of the sound"),
     ],
 )
 def test_predict_on_bad_input(mmkp, run_folder, tmp_path, options, message):
@@ -205,6 +210,15 @@ def test_predict_on_bad_input(mmkp, run_folder, tmp_path, options, message):
         (["train", "{recipe}", "model.head.layer=1"], "options that it has"),
         (["train", "{recipe}", "model.image.backbone=mobilenetv3_smal_100"], "Did you mean"),
         (["train", "{recipe}", "model.codec.sigma=2"], "options that it has"),
+        (["train", "{recipe}", "model.codec.stride=4"], "parts that fit together"),
+        (["train", "{recipe}", "model.fusion.name=gated", "model.fusion.groups=7"], "parts that fit together"),
+        (["train", "{recipe}", "model.text.heads=5"], "parts that fit together"),
+        (["train", "{recipe}", "model.head.kernel=4"], "parts that fit together"),
+        (["train", "{recipe}", "model.image.stride=0"], "parts that fit together"),
+        (["train", "{recipe}", "model.text.layers=0"], "parts that fit together"),
+        (["train", "{recipe}", "model.audio.mel_bins=0"], "parts that fit together"),
+        (["train", "{recipe}", "model.audio.dropout=2"], "parts that fit together"),
+        (["train", "{recipe}", "model.image.backbone=vit_tiny_patch16_224"], "parts that fit together"),
         (["train", "{recipe}", "model.loss.group_weights={mouth: 2}"], "a group of face68"),
         (["train", "{recipe}", "data.dataset=gird:x"], "Did you mean 'grid'"),
         (["train", "{recipe}", "data.dataset=grid"], "data_cards/grid.md"),
@@ -266,6 +280,49 @@ def test_weights_that_do_not_fit(mmkp, run_folder, wav, tmp_path):
     assert code == 2
     assert "lacks" in complaint
     assert "heads.joint.logits.weight" in complaint
+
+
+@pytest.mark.parametrize("damage", ["cut", "noise", "config"])
+def test_a_damaged_checkpoint(mmkp, run_folder, wav, tmp_path, damage):
+    import shutil
+
+    other = tmp_path / "other"
+    shutil.copytree(run_folder, other)
+    file = other / "model.safetensors"
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:5000])
+    elif damage == "noise":
+        file.write_bytes(np.random.default_rng(0).bytes(5000))
+    else:
+        config = json.loads((other / "config.json").read_text())
+        (other / "config.json").write_text(json.dumps({**config, "input_size_hw": [64]}))
+    code, _, complaint = mmkp("predict", "-m", other, "--audio", wav, "-o", tmp_path / "out")
+    assert code == 2
+    assert "a checkpoint of mmkp" in complaint
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_processor_makes_predictions_stale(run_folder, tmp_path):
+    import shutil
+
+    from mmkp.hub import load
+
+    other = tmp_path / "other"
+    shutil.copytree(run_folder, other)
+    text = (other / "processor_config.json").read_text()
+    (other / "processor_config.json").write_text(text.replace("0.485", "0.5"))
+    assert load(str(run_folder)).digest == load(str(run_folder)).digest
+    assert load(str(run_folder)).digest != load(str(other)).digest
+
+
+def test_one_condition_alone_keeps_all_subsets(mmkp, run_folder, grid_root, tmp_path):
+    command = ["evaluate", "-m", run_folder, "-d", f"grid:{grid_root}", "-o", tmp_path, "--condition", "covered"]
+    assert mmkp(*command, "frame_step=5")[0] == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert set(summary["conditions"]) == {"covered"}
+    assert len(summary["conditions"]["covered"]) == 8  # seven subsets and the mean shape
+    assert summary["n"] == 12
+    assert summary["protocol"]["options"] == {"frame_step": 5}
 
 
 def test_wrong_arguments_exit_with_2(mmkp):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from mmkp import losses
 from mmkp.codecs import make_codec
 from mmkp.errors import InputError
 
@@ -76,3 +77,20 @@ def test_a_codec_that_cannot_be_is_refused(options):
 def test_unknown_codec_names_the_nearest():
     with pytest.raises(InputError, match="Did you mean 'heatmap'"):
         make_codec("heatmpa", (SIDE, SIDE))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_costs_no_precision(dtype):
+    """Mixed precision is for the network: decode and losses stay exact within it."""
+    codec = make_codec("heatmap", (112, 112), stride=4)
+    points = random_points(4, codec.sigma_grid)[:, :50].clamp(24, 88)
+    target = codec.encode(points)
+    raw = target.heatmap().clamp_min(1e-30).log()
+    with torch.autocast("cpu", dtype=dtype):
+        decoded, _ = codec.decode(raw)
+        log_density = codec.log_density(raw)
+        divergence = losses.heatmap_cross_entropy(log_density, target, target.weight)
+        distance = losses.euclidean(codec.expected_xy_grid(log_density), target.xy_grid, target.weight)
+    assert (decoded - points).abs().max() < 0.02
+    assert divergence.abs().max() < 1e-4
+    assert distance.abs().max() < 1e-4

@@ -12,6 +12,7 @@ from PIL import Image
 
 import mmkp
 from mmkp import InputError
+from mmkp.data.io import read_image
 
 RATE = 16_000
 
@@ -90,6 +91,39 @@ def test_text_alone_lands_in_the_target_size(processor, model):
     torch.testing.assert_close(found["keypoints"], expected, atol=1e-3, rtol=0)
 
 
+def test_text_in_a_mixed_batch_lands_where_it_does_alone(processor, model, picture):
+    """Its neighbour's picture is none of its business."""
+    with torch.no_grad():
+        alone = model(**processor(text="hello"))
+        mixed = model(**processor(images=[picture, None], text=[None, "hello"]))
+    sizes = [picture.shape[:2], (480, 640)]
+    one = processor.post_process_keypoint_detection(alone, target_sizes=sizes[1:])[0]
+    two = processor.post_process_keypoint_detection(mixed, target_sizes=sizes)[1]
+    torch.testing.assert_close(two["keypoints"], one["keypoints"], atol=1e-2, rtol=0)
+
+
+def test_sound_as_16_bit_integers_is_the_same_sound(processor):
+    wave = tone()
+    a = processor(audio=wave, sampling_rate=RATE)["input_features"]
+    b = processor(audio=(wave * 32_768).astype(np.int16), sampling_rate=RATE)["input_features"]
+    assert (a - b).abs().max() < 0.3
+    assert (a - b).abs().mean() < 0.02
+
+
+def test_a_16_bit_picture_is_scaled_not_clipped(tmp_path):
+    ramp = np.linspace(0, 65_535, 256).astype(np.uint16)[None].repeat(4, 0)
+    Image.fromarray(ramp).save(tmp_path / "deep.png")
+    np.testing.assert_allclose(read_image(tmp_path / "deep.png")[0, :, 0], np.arange(256), atol=1)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "CMYK", "1"])
+def test_pictures_of_other_modes_are_read(mode, tmp_path):
+    path = tmp_path / ("x.tif" if mode == "CMYK" else "x.png")
+    Image.new("RGB", (5, 4), (255, 255, 255)).convert(mode).save(path)
+    assert read_image(path).shape == (4, 5, 3)
+    assert read_image(path).min() > 250
+
+
 def test_sound_is_heard_around_its_moment(processor):
     """Silence with a tone in its second half: heard at 0.75 s, not at 0.25 s; and the end is masked."""
     sound = np.concatenate([np.zeros(RATE // 2, np.float32), tone(0.5)])
@@ -154,6 +188,15 @@ def test_pil_and_grey_pictures(processor, picture):
         ({"audio": np.zeros((RATE, 8), np.float32), "sampling_rate": RATE}, "one channel"),
         ({"audio": np.full(RATE, np.nan, np.float32), "sampling_rate": RATE}, "NaN or infinite"),
         ({"audio": tone(), "sampling_rate": 0}, "sampling rate"),
+        (
+            {"audio": tone(), "sampling_rate": RATE, "audio_times": [99.0]},
+            "a moment of the sound, 1.00 s long, got 99.0",
+        ),
+        ({"audio": tone(), "sampling_rate": RATE, "audio_times": -0.5}, "a moment of the sound"),
+        ({"audio": tone(), "sampling_rate": RATE, "audio_times": float("nan")}, "a moment of the sound"),
+        ({"text": ["a", "b"], "boxes": [0, 0, 5, 5]}, "one for each of 2 items"),
+        ({"text": [3]}, "a string"),
+        ({"text": "\udcff"}, "no UTF-8"),
     ],
 )
 def test_bad_input_is_one_clear_error(processor, inputs, message):

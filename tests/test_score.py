@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmkp.errors import InputError
-from mmkp.evaluation.predict import all_subsets, effective_condition
+from mmkp.evaluation.predict import all_subsets, effective_condition, needed
 from mmkp.evaluation.predictions import Predictions
 from mmkp.evaluation.score import GroupBootstrap, summarize
 from mmkp.schema import load_schema
@@ -42,7 +42,11 @@ def test_fewer_than_five_groups_have_no_interval_but_a_reason():
 
 def test_nan_is_left_out_and_nothing_at_all_is_null():
     draws = GroupBootstrap(np.array(list("abcdef")))
-    assert draws.interval(np.array([1, 2, 3, np.nan, np.nan, np.nan]))["mean"] == 2.0
+    half = draws.interval(np.array([1, 2, 3, np.nan, np.nan, np.nan]))
+    assert half["mean"] == 2.0
+    assert half["ci95"] is None  # six groups, of which three know anything
+    assert "3 groups" in half["reason"]
+    assert draws.compare(np.array([1, 2, 3, np.nan, np.nan, np.nan]), np.full(6, 9.0))["p"] is None
     assert draws.interval(np.full(6, np.nan)) == {"mean": None, "ci95": None, "n": 0, "reason": "no labelled point"}
 
 
@@ -137,3 +141,24 @@ def test_a_pickle_named_as_predictions_is_not_unpickled(tmp_path):
     np.savez(tmp_path / "predictions.npz", ids=np.array([object()], dtype=object))
     with pytest.raises(InputError, match=r"predictions\.npz"):
         Predictions.load(tmp_path)
+
+
+def test_a_cut_file_of_predictions_is_refused(predictions, tmp_path):
+    _, made = predictions
+    path = made.save(tmp_path)
+    whole = path.read_bytes()
+    for size in (0, 100, len(whole) // 2, len(whole) - 10):
+        path.write_bytes(whole[:size])
+        with pytest.raises(InputError, match=r"predictions\.npz"):
+            Predictions.load(tmp_path)
+    np.savez(path, something=np.zeros(3))
+    with pytest.raises(InputError, match=r"predictions\.npz"):
+        Predictions.load(tmp_path)
+
+
+def test_every_cell_that_was_asked_for_is_predicted():
+    subsets = all_subsets(("image", "text", "audio"))
+    assert needed(["covered"], subsets) == ["clear", "covered"]  # sound and words alone are those of the clear item
+    assert needed(["clear"], subsets) == ["clear"]
+    assert needed(["covered"], ["audio"]) == ["clear"]
+    assert needed(["covered+even_times"], ["image+text"]) == ["covered+even_times"]

@@ -116,7 +116,8 @@ class HeatmapCodec:
         height, width = density.shape[-2:]
         columns = torch.arange(width, device=density.device, dtype=density.dtype)
         rows = torch.arange(height, device=density.device, dtype=density.dtype)
-        return torch.stack([density.sum(-2) @ columns, density.sum(-1) @ rows], dim=-1)
+        # products and sums, because autocast would run a matrix product in half precision
+        return torch.stack([(density.sum(-2) * columns).sum(-1), (density.sum(-1) * rows).sum(-1)], dim=-1)
 
     def decode(self, raw: Float[Tensor, "B K h w"]) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
         """Keypoints and how sure the heatmap is of them.

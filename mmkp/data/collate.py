@@ -120,11 +120,12 @@ class Collator:
                 [blank if a.audio is None else a.audio for a in made], [a.rate_hz for a in made],
                 [a.audio_time_s if a.audio is not None else None for a in made],
             )  # fmt: skip
-            self._mask_spectrograms(batch["input_features"], mask[:, 2], rngs)
+            if "input_features_mask" in batch:  # frames of ours; a named encoder's features may have other axes
+                self._mask_spectrograms(batch["input_features"], mask[:, 2], rngs)
         return batch
 
     def _mask_spectrograms(self, features: torch.Tensor, here: np.ndarray, rngs: list[np.random.Generator]) -> None:
-        if features.ndim == 3 and (self.augment.time_masks or self.augment.freq_masks):
+        if self.augment.time_masks or self.augment.freq_masks:
             for i in np.flatnonzero(here):
                 features[i] = spec_augment(features[i : i + 1], rngs[i], self.augment, 0.0)[0]
 

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, UInt8
 from mmkp import geometry
 from mmkp.data.corrupt_designs import CoverDesign, Line, draw_design
 from mmkp.data.face import LEFT_EYE, RIGHT_EYE, eye_frame
-from mmkp.data.sample import Sample
+from mmkp.data.sample import KeypointDataset, Sample
 from mmkp.errors import InputError
 
 NUM_FACE_KEYPOINTS = 68
@@ -192,6 +192,14 @@ CONDITIONS: dict[str, Callable[[Sample], Sample | None]] = {
     "even_times": _even_times,
     "covered+even_times": _covered_even_times,
 }
+
+
+def conditions_of(dataset: KeypointDataset, most: int = 64) -> list[str]:
+    """The names of the conditions that apply to at least one of up to `most` items, evenly spread over a dataset."""
+    count = len(dataset)
+    looked = {round(i) for i in np.linspace(0, count - 1, min(count, most))}
+    applies = {name for i in looked for name in conditions_for(dataset[i])}
+    return [name for name in CONDITIONS if name in applies]
 
 
 def conditions_for(sample: Sample) -> list[str]:

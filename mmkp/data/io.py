@@ -23,10 +23,14 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
     """
     path = _existing(path, "image")
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        with Image.open(path) as file:
+            if file.width * file.height > MAX_PIXELS:
+                raise Image.DecompressionBombError(f"{file.width} x {file.height} pixels")
+            image = ImageOps.exif_transpose(file)
+            if image.mode.startswith("I"):  # 16 bit: converting would clip it, not scale it
+                grey = (np.asarray(image).clip(0, 65_535) // 257).astype(np.uint8)
+                return np.repeat(grey[..., None], 3, axis=2)
+            return np.asarray(image.convert("RGB"))
     except Image.DecompressionBombError as error:  # Pillow raises it by itself for the largest headers
         raise InputError(
             f"image {path.name}", expected=f"at most {MAX_PIXELS // 10**6} megapixels", got=str(error),
@@ -56,13 +60,16 @@ def check_audio(samples: np.ndarray, rate_hz: int, where: str = "audio") -> Floa
     """Mono samples that can be heard.
 
     Args:
-        samples: (T,) or (T, channels) with one or two channels, in [-1, 1].
+        samples: (T,) or (T, channels) with one or two channels, in [-1, 1], or signed integers of full scale.
         rate_hz: sampling rate.
 
     Raises:
         InputError: no or too few samples, more than two channels, NaN or infinity, a rate that is none.
     """
-    samples = np.asarray(samples, dtype=np.float32)
+    samples = np.asarray(samples)
+    if np.issubdtype(samples.dtype, np.signedinteger):  # PCM as it comes out of many readers
+        samples = samples / -float(np.iinfo(samples.dtype).min)
+    samples = samples.astype(np.float32, copy=False)
     if not 1000 <= rate_hz <= 768_000:
         raise InputError(where, expected="a sampling rate of 1 to 768 kHz", got=f"{rate_hz} Hz")
     if samples.ndim > 2 or (samples.ndim == 2 and samples.shape[1] > MAX_CHANNELS):

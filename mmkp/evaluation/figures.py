@@ -17,8 +17,13 @@ COLOURS = {"image": "#4c78a8", "text": "#f58518", "audio": "#54a24b", "mean_shap
 
 
 def save_png(image: np.ndarray, path: Path) -> None:
-    """Write an RGB picture."""
-    cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    """Write an RGB picture.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    if not cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR)):
+        raise OSError(f"cannot write {path}")
 
 
 def error_by_subset(summary: dict[str, Any], focus: str | None, path: Path) -> None:

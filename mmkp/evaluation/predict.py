@@ -77,21 +77,28 @@ def _predict_batch(
         "true_xy": np.stack([np.where(s.visible[:, None] > 0, s.keypoints_xy, np.nan) for s in samples]),
         "boxes": np.stack([s.box_xywh for s in samples]),
     }  # fmt: skip
+    clear = collate([((0, i), s) for i, s in enumerate(samples)])
+    back, blank = clear["image_to_input"].double(), mean_shape_input(model)
+    row["mean_shape_xy"] = geometry.input_to_image(blank.expand(len(samples), -1, -1), back).numpy()
     for condition in conditions:
-        changed = [CONDITIONS[condition](s) or s for s in samples]
-        row["visible", condition] = np.stack([s.visible for s in changed])
-        own = [s for s in subsets if effective_condition(condition, s) == condition]
-        if not own:
-            continue
-        batch = collate([((0, i), s) for i, s in enumerate(changed)])
-        back = batch["image_to_input"].double()
-        blank = mean_shape_input(model)
-        row["mean_shape_xy"] = geometry.input_to_image(blank.expand(len(samples), -1, -1), back).numpy()
+        changed = [CONDITIONS[condition](s) for s in samples]
+        hidden = np.zeros_like(samples[0].visible)  # an item to which the condition does not apply has no say in it
+        row["visible", condition] = np.stack([hidden if s is None else s.visible for s in changed])
+    for source in needed(conditions, subsets):
+        changed = [CONDITIONS[source](s) or s for s in samples]
+        batch = clear if source == "clear" else collate([((0, i), s) for i, s in enumerate(changed)])
+        own = [s for s in subsets if effective_condition(source, s) == source]
         for subset, xy, scores, present in detect_subsets(model, batch, own):
             xy = torch.where(present[:, None, None], xy.double(), blank)
-            row["xy", condition, subset] = geometry.input_to_image(xy, back).numpy()
-            row["score", condition, subset] = (scores * present[:, None]).numpy()
+            row["xy", source, subset] = geometry.input_to_image(xy, back).numpy()
+            row["score", source, subset] = (scores * present[:, None]).numpy()
     return row
+
+
+def needed(conditions: Sequence[str], subsets: Sequence[str]) -> list[str]:
+    """The conditions under which something must be predicted, so that every asked cell has its figures."""
+    found = {effective_condition(c, s) for c in conditions for s in subsets}
+    return [name for name in CONDITIONS if name in found]
 
 
 def detect_subsets(
@@ -144,7 +151,6 @@ def _join(rows: list[dict[Any, np.ndarray]], conditions: Sequence[str], subsets:
             source = effective_condition(condition, subset)
             if source != condition and "even_times" in condition and "text" not in subset.split("+"):
                 continue  # the control is about texts; without one there is nothing to control
-            if ("xy", source, subset) in rows[0]:
-                made.keypoints_xy[condition, subset] = whole(("xy", source, subset))
-                made.scores[condition, subset] = whole(("score", source, subset))
+            made.keypoints_xy[condition, subset] = whole(("xy", source, subset))
+            made.scores[condition, subset] = whole(("score", source, subset))
     return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,12 +68,13 @@ class Predictions:
         try:
             with np.load(path, allow_pickle=False) as data:
                 arrays = {k: data[k] for k in data.files}
-        except (OSError, ValueError, EOFError, KeyError) as error:
+            plain = {k: arrays[k] for k in ("ids", "groups", "true_xy", "boxes", "mean_shape_xy")}
+            meta = json.loads(str(arrays["meta"]))
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
             raise InputError(
                 f"predictions {path}", expected="a file that `mmkp evaluate` wrote", got=str(error)
             ) from error
-        plain = ("ids", "groups", "true_xy", "boxes", "mean_shape_xy")
-        made = cls(**{k: arrays[k] for k in plain}, meta=json.loads(str(arrays["meta"])))
+        made = cls(**plain, meta=meta)
         for name, value in arrays.items():
             kind, *rest = name.split("|")
             if kind == "visible":

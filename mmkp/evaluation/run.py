@@ -9,7 +9,7 @@ from typing import Any
 
 import mmkp
 from mmkp.data import open_dataset
-from mmkp.data.corrupt import CONDITIONS, conditions_for
+from mmkp.data.corrupt import CONDITIONS, conditions_of
 from mmkp.data.sample import KeypointDataset
 from mmkp.errors import InputError, nearest
 from mmkp.evaluation.predict import all_subsets, predict_dataset
@@ -60,19 +60,22 @@ def evaluate(
         )
         predictions.meta = {"key": key, "model": loaded.source, "digest": loaded.digest}
         predictions.save(out)
+        predictions = Predictions.load(out)  # scores come from the file, today as in a year
     else:
         say(f"{out / FILE} is of this model and data: used again")
-    return score_and_report(predictions, dataset, loaded, data, split, out)
+    return score_and_report(predictions, dataset, loaded, data, split, out, options or {})
 
 
 def score_and_report(
-    predictions: Predictions, dataset: KeypointDataset, loaded: Loaded, data: str, split: str, out: Path
-) -> dict[str, Any]:
+    predictions: Predictions, dataset: KeypointDataset, loaded: Loaded, data: str, split: str, out: Path,
+    options: dict[str, Any],
+) -> dict[str, Any]:  # fmt: skip
     """summary.json and report.md from predictions."""
     protocol = {
         "data": data.partition(":")[0], "split": split, "fingerprint": dataset.fingerprint, "box": "truth",
         "model": loaded.source, "weights": loaded.digest, "mmkp": mmkp.__version__,
-        "cover": "drawn once per group, seed = group id", "text": "cursor from the dataset's own word times",
+        "options": options, "cover": "drawn once per group, seed = group id",
+        "text": f"times: {options.get('text_times', 'those of the dataset')}",
         "even_times": "control: cursor from evenly spaced words",
     }  # fmt: skip
     summary = summarize(predictions, loaded.model.schema, protocol)
@@ -84,7 +87,7 @@ def score_and_report(
 
 
 def _conditions(dataset: KeypointDataset, asked: list[str] | None) -> list[str]:
-    applies = conditions_for(dataset[0])
+    applies = conditions_of(dataset)
     for name in asked or []:
         if name not in CONDITIONS:
             raise InputError("--condition", expected="a known one", got=repr(name), remedy=nearest(name, CONDITIONS))

@@ -98,6 +98,9 @@ class GroupBootstrap:
         total = np.bincount(self.index, np.where(known, values, 0.0), minlength=self.count)
         return total, np.bincount(self.index, known.astype(float), minlength=self.count)
 
+    def _groups_with(self, values: np.ndarray) -> int:
+        return len(np.unique(self.index[~np.isnan(values)]))
+
     def _means(self, values: np.ndarray) -> np.ndarray:
         total, known = self._sums(values)
         weight = self.draws @ known
@@ -109,8 +112,9 @@ class GroupBootstrap:
         if not len(known):
             return {"mean": None, "ci95": None, "n": 0, "reason": "no labelled point"}
         made: dict[str, Any] = {"mean": float(known.mean()), "ci95": None, "n": len(known)}
-        if self.count < MIN_GROUPS:
-            return {**made, "reason": f"{self.count} groups; an interval needs at least {MIN_GROUPS}"}
+        groups = self._groups_with(values)
+        if groups < MIN_GROUPS:
+            return {**made, "reason": f"{groups} groups; an interval needs at least {MIN_GROUPS}"}
         return {**made, "ci95": [float(v) for v in np.nanpercentile(self._means(values), [2.5, 97.5])]}
 
     def compare(self, values: np.ndarray, base: np.ndarray) -> dict[str, Any]:
@@ -125,8 +129,9 @@ class GroupBootstrap:
         if not both.any():
             return {"ratio": None, "ci95": None, "p": None, "reason": "no labelled point"}
         ratio = float(np.nanmean(values) / max(np.nanmean(base), 1e-12))
-        if self.count < MIN_GROUPS:
-            return {"ratio": ratio, "ci95": None, "p": None, "reason": f"{self.count} groups"}
+        groups = self._groups_with(values)
+        if groups < MIN_GROUPS:
+            return {"ratio": ratio, "ci95": None, "p": None, "reason": f"{groups} groups"}
         drawn, drawn_base = self._means(values), self._means(base)
         ratios = drawn / np.maximum(drawn_base, 1e-12)
         low, high = (float(v) for v in np.nanpercentile(ratios, [2.5, 97.5]))

@@ -28,7 +28,8 @@ def masked_weights(logits: Float[Tensor, M], present: Bool[Tensor, "B M"]) -> Fl
 def weighted_sum(stacked: Float[Tensor, "B M *rest"], weights: Float[Tensor, "B M"]) -> Float[Tensor, B * rest]:
     """sum_m w_m x_m; a member of weight 0 is left out, whatever it holds (NaN included)."""
     weights = weights.view(*weights.shape, *[1] * (stacked.ndim - 2))
-    return torch.where(weights > 0, stacked * weights.to(stacked.dtype), torch.zeros_like(stacked)).sum(1)
+    held = torch.where(weights > 0, stacked, torch.zeros_like(stacked))  # before the product: NaN * 0 has a gradient
+    return (held * weights.to(stacked.dtype)).sum(1)
 
 
 def log_softplus(x: Tensor) -> Tensor:
@@ -108,7 +109,8 @@ class FusionRule(nn.Module):
     def join_outputs(self, raws: dict[str, Tensor], present: Bool[Tensor, "B M"], codec: Any) -> Tensor:
         """Join the heads' outputs as the distributions that they declare (model level).
 
-        Average and weighted give the mixture of the distributions, product the normalised product of experts.
+        Average and weighted give the mixture of the distributions. Product is the product of experts (Hinton 2002),
+        normalised: with equal weights every present expert has the exponent 1, so that experts who agree sharpen.
 
         Raises:
             InputError: for a codec that declares no distribution.
@@ -121,7 +123,7 @@ class FusionRule(nn.Module):
         logs, present = self._stack({m: codec.log_density(raw) for m, raw in raws.items()}, present)
         weights = self.weights(present)
         if self.kind == "product":
-            return codec.from_log_density(weighted_sum(logs, weights))
+            return codec.from_log_density(weighted_sum(logs, weights * present.sum(1, keepdim=True)))
         shape = [1] * (logs.ndim - 2)
         held = (weights > 0).view(*weights.shape, *shape)
         floor = torch.finfo(torch.float32).min / 4

@@ -15,6 +15,7 @@ from mmkp.configuration_mmkp import MmkpConfig
 from mmkp.data import open_dataset
 from mmkp.data.sample import KeypointDataset
 from mmkp.encoders.weights import load_pretrained_encoders
+from mmkp.errors import InputError
 from mmkp.modeling_mmkp import MmkpForKeypointDetection
 from mmkp.processing_mmkp import MmkpProcessor, make_processor
 from mmkp.recipe import Recipe, TrainingSection
@@ -50,14 +51,36 @@ def build(recipe: Recipe) -> Parts:
     schema = load_schema(train_set.schema_name)
     torch.manual_seed(recipe.training.seed)
     config = MmkpConfig(**recipe.model_kwargs(), keypoint_schema=schema.model_dump(mode="json"))
-    model: Any = MmkpForKeypointDetection(config)
-    processor = make_processor(config)
+    model, processor = make_model(config)
     notes = load_pretrained_encoders(model)
     notes += [
         f"{name}: {line}" for name, s in (("train", train_set), ("validation", validation_set)) for line in s.problems
     ]
     model.mean_shape.copy_(mean_shape(train_set, config.input_size_hw))
     return Parts(recipe, schema, train_set, validation_set, model, processor, notes)
+
+
+def make_model(config: MmkpConfig) -> tuple[Any, MmkpProcessor]:
+    """The model and its processor, tried once on blank inputs: parts that do not fit are found before any training.
+
+    Raises:
+        InputError: a part that does not exist, or parts that do not fit together.
+    """
+    try:
+        model, processor = MmkpForKeypointDetection(config), make_processor(config)
+        blank = np.zeros((*config.input_size_hw, 3), np.uint8)
+        inputs = processor(images=blank, text="a|b", audio=np.zeros(config.audio_config.rate_hz, np.float32),
+                           sampling_rate=config.audio_config.rate_hz)  # fmt: skip
+        with torch.no_grad():
+            model.eval()(**inputs, labels=torch.ones(1, model.schema.num_keypoints, 3))
+    except InputError:
+        raise
+    except (RuntimeError, ValueError, AssertionError, ArithmeticError, LookupError, TypeError) as error:
+        got = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            "model", expected="parts that fit together", got=got, remedy="Look at the model section."
+        ) from error
+    return model, processor
 
 
 def mean_shape(dataset: KeypointDataset, size_hw: tuple[int, int]) -> torch.Tensor:
@@ -91,10 +114,12 @@ def parameter_groups(model: nn.Module, training: TrainingSection) -> list[dict]:
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         part = part_of(name)
-        if part in training.freeze or ("image" in training.freeze and part == "image_backbone"):
+        if is_frozen(part, training):
             parameter.requires_grad_(False)
         else:
             groups.setdefault((part, parameter.ndim > 1), []).append(parameter)
+    if not groups:
+        raise InputError("training.freeze", expected="a part that is trained", got="all of them frozen")
     scales = {str(part): scale for part, scale in training.lr_scales.items()}
     return [
         {
@@ -105,6 +130,20 @@ def parameter_groups(model: nn.Module, training: TrainingSection) -> list[dict]:
         }
         for (part, decays), members in groups.items()
     ]
+
+
+def training_mode(model: nn.Module, training: TrainingSection) -> None:
+    """As nn.Module.train, but the batch norms of frozen parts keep their statistics."""
+    model.train()
+    inner = getattr(model, "module", model)
+    for name, module in inner.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and is_frozen(part_of(name), training):
+            module.eval()
+
+
+def is_frozen(part: str, training: TrainingSection) -> bool:
+    """Whether a part stays as it is; the image's backbone does with the whole image encoder."""
+    return part in training.freeze or (part == "image_backbone" and "image" in training.freeze)
 
 
 def learning_rate_share(step: int, training: TrainingSection) -> float:

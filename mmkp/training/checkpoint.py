@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 KEEP = 2
@@ -32,6 +33,7 @@ class RunState:
     best: float | None = None
     best_step: int | None = None
     scaler: Any = None  # the loss scaler of fp16
+    samples_per_step: int = 0  # the global batch, which a resume on other processes must keep
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """All tensors by name, contiguous copies on the CPU."""
@@ -79,6 +81,7 @@ def save(state: RunState, folder: Path, rngs: list[dict[str, torch.Tensor]]) -> 
             save_file(rng, part / f"rng-{rank}.safetensors")
         files = {p.name: _stamp(p) for p in sorted(part.iterdir())}
         manifest = {"step": state.step, "best": state.best, "best_step": state.best_step, "files": files}
+        manifest["samples_per_step"] = state.samples_per_step
         manifest["scaler"] = None if state.scaler is None else state.scaler.state_dict()
         (part / MANIFEST).write_text(json.dumps(manifest))
         for p in part.iterdir():
@@ -86,7 +89,7 @@ def save(state: RunState, folder: Path, rngs: list[dict[str, torch.Tensor]]) -> 
         shutil.rmtree(target, ignore_errors=True)
         os.replace(part, target)
         _flush(folder)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(part, ignore_errors=True)
         raise OSError(f"checkpoint at step {state.step} not written: {error}") from error
     for old in found(folder)[KEEP:]:
@@ -117,6 +120,8 @@ def load_latest(state: RunState, folder: Path, rank: int = 0) -> tuple[dict[str,
             rng = path / f"rng-{rank}.safetensors"
             if rng.exists():
                 set_rng(load_file(rng))
+            else:  # a process that the run did not have before
+                torch.manual_seed((manifest["step"] << 16) + rank)
             return manifest, passed
         passed.append(f"{path.name} is broken ({fault}): passed over")
     return None, passed

@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
+from safetensors import SafetensorError
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
@@ -21,7 +22,7 @@ from mmkp.data.collate import Collator, KeyedDataset, StepSampler
 from mmkp.errors import InputError, MissingExtraError, MmkpError, choose
 from mmkp.recipe import Recipe
 from mmkp.training import checkpoint
-from mmkp.training.build import Parts, build, learning_rate_share, parameter_groups
+from mmkp.training.build import Parts, build, learning_rate_share, parameter_groups, training_mode
 from mmkp.training.log import RunLog
 from mmkp.training.run_folder import RunFolder
 from mmkp.training.validate import Validator
@@ -57,7 +58,10 @@ class Trainer:
         self.average = make_average(model, self.settings.ema_decay)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.average = self.average.to(self.accelerator.device) if self.average is not None else None
-        self.state = checkpoint.RunState(model, self.average, optimizer, scaler=self.accelerator.scaler)
+        self.samples_per_step = self.batch_size * self.accumulate * self.accelerator.num_processes
+        self.state = checkpoint.RunState(
+            model, self.average, optimizer, scaler=self.accelerator.scaler, samples_per_step=self.samples_per_step
+        )
         self.validator = Validator(self.parts, self.recipe)
         self.folder.prepare()
         self.accelerator.wait_for_everyone()
@@ -74,12 +78,11 @@ class Trainer:
             MmkpError: the loss is not finite; the message names the items of the batch.
         """
         notes = self._restore()
-        settings, world = self.settings, self.accelerator.num_processes
-        samples_per_step = self.batch_size * self.accumulate * world
+        settings = self.settings
         if self.state.step == 0:
             torch.manual_seed(settings.seed + self.accelerator.process_index)
         self._start_trackers()
-        with RunLog(self.folder.metrics, settings.steps, self.state.step, samples_per_step, self.main) as log:
+        with RunLog(self.folder.metrics, settings.steps, self.state.step, self.samples_per_step, self.main) as log:
             for line in [*self.parts.notes, *notes]:
                 log.say(line)
             batches = self._batches(log)
@@ -99,7 +102,15 @@ class Trainer:
             return []
         rank = self.accelerator.process_index
         manifest, lines = checkpoint.load_latest(self.state, self.folder.checkpoints, rank)
-        self.folder.cut_metrics(self.state.step)
+        if manifest and manifest["samples_per_step"] != self.samples_per_step:
+            raise InputError(
+                f"resume {self.folder.path}", expected=f"a global batch of {manifest['samples_per_step']} items",
+                got=f"{self.samples_per_step} on {self.accelerator.num_processes} processes",
+                remedy="Change training.batch_size or training.accumulate, which a resume may.",
+            )  # fmt: skip
+        if self.main:
+            self.folder.cut_metrics(self.state.step)
+        self.accelerator.wait_for_everyone()
         return [*lines, f"resumed at step {self.state.step}" if manifest else "no good checkpoint: started from step 0"]
 
     def _batches(self, log: RunLog) -> Iterator[dict[str, Any]]:
@@ -125,20 +136,22 @@ class Trainer:
                    for k, v in batch.items()}  # fmt: skip
 
     def _step(self, batches: Iterator[dict[str, Any]]) -> dict[str, float]:
-        self.model.train()
+        training_mode(self.model, self.settings)
         share = learning_rate_share(self.state.step, self.settings)
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * share
-        total, norm = 0.0, math.nan
+        total, norm, seen = 0.0, 0.0, []
         for _ in range(self.accumulate):
             batch = next(batches)
-            ids = batch.pop("ids")
+            seen += batch.pop("ids")
             with self.accelerator.accumulate(self.model):
                 loss = self.model(**batch).loss
-                self._check(loss, ids)
+                self._check("loss", float(loss), seen)
                 self.accelerator.backward(loss)
                 if self.accelerator.sync_gradients:
                     norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm))
+                    if self.accelerator.scaler is None:  # the scaler of fp16 skips such a step by itself
+                        self._check("gradient", norm, seen)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
             total += loss.detach().item() / self.accumulate
@@ -147,11 +160,11 @@ class Trainer:
             self.average.update_parameters(self.accelerator.unwrap_model(self.model))
         return {"loss": total, "grad_norm": norm, "lr": self.settings.learning_rate * share}
 
-    def _check(self, loss: torch.Tensor, ids: list[str]) -> None:
-        if not bool(torch.isfinite(loss)):
+    def _check(self, what: str, value: float, ids: list[str]) -> None:
+        if not math.isfinite(value):
             raise MmkpError(
-                f"training step {self.state.step + 1}", expected="a finite loss",
-                got=f"{loss.item()} for the items {', '.join(ids)}",
+                f"training step {self.state.step + 1}", expected=f"a finite {what}",
+                got=f"{value} for the items {', '.join(ids)}",
                 remedy="The last good checkpoint is kept. Look at these items, or lower training.learning_rate.",
             )  # fmt: skip
 
@@ -171,16 +184,20 @@ class Trainer:
             log.write({"step": self.state.step, "validation": found})
             self.accelerator.log({"validation_nme": found["nme"]}, step=self.state.step)
             log.say(f"step {self.state.step}  validation NME {found['nme']:.4f}  {self.validator.line(found)}")
-            if self.state.best is None or found["nme"] < self.state.best:
-                self.state.best, self.state.best_step = found["nme"], self.state.step
-                self.folder.save_model(model, self.parts.processor)
         rngs = gather_rngs(self.accelerator)
         if self.main:
             try:
+                self._keep_the_best(model, found["nme"])
                 checkpoint.save(self.state, self.folder.checkpoints, rngs)
-            except OSError as error:
-                log.say(f"warning: {error}; the earlier checkpoint is kept and training goes on")
+            except (OSError, SafetensorError) as error:
+                log.say(f"warning: {error}; what was saved before is kept and training goes on")
         self.accelerator.wait_for_everyone()
+
+    def _keep_the_best(self, model: Any, nme: float) -> None:
+        best = self.state.best
+        if best is None or not math.isfinite(best) or nme < best:
+            self.folder.save_model(model, self.parts.processor)
+            self.state.best, self.state.best_step = nme, self.state.step
 
 
 def make_accelerator(recipe: Recipe, out: Path, accumulate: int) -> Accelerator:

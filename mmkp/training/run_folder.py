@@ -15,7 +15,9 @@ from mmkp.environment import environment
 from mmkp.errors import InputError
 from mmkp.recipe import Recipe
 
-FREE = {"training.workers", "training.threads", "training.log_every", "training.trackers"}
+# What may differ when a run goes on. The batch too, as long as the global batch stays what it was (checked in the
+# loop): on two processes each reads half of it.
+FREE = {f"training.{k}" for k in ("workers", "threads", "log_every", "trackers", "batch_size", "accumulate")}
 
 
 class RunFolder:
@@ -34,10 +36,10 @@ class RunFolder:
     def __init__(self, path: Path, recipe: Recipe, resume: bool, main: bool = True) -> None:
         self.path, self.checkpoints, self.metrics = path, path / "checkpoints", path / "metrics.jsonl"
         self.recipe, self.main = recipe, main
-        self.resumed = resume and (path / "recipe.yaml").exists()
+        self.resumed = resume and (path / "recipe.yaml").is_file()
         if self.resumed:
             self._same_recipe(recipe)
-        elif main and self.checkpoints.exists():
+        elif main and any(self.checkpoints.glob("step-*")):
             raise InputError(
                 f"run folder {path}", expected="an empty or new folder", got="a run",
                 remedy="Continue it with --resume, or choose another --out.",
@@ -54,15 +56,21 @@ class RunFolder:
         for left in self.path.glob(".model-*"):  # by a run that was killed while it saved
             shutil.rmtree(left, ignore_errors=True)
         try:
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
-            (self.path / "recipe.yaml").write_text(self.recipe.to_yaml())
-            (self.path / "environment.json").write_text(json.dumps(environment(), indent=2))
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not self.resumed:
+                _write_atomically(self.path / "recipe.yaml", self.recipe.to_yaml())
+            _write_atomically(self.path / "environment.json", json.dumps(environment(), indent=2))
+            self.checkpoints.mkdir(exist_ok=True)
         except OSError as error:
             where = f"run folder {self.path}"
             raise InputError(where, expected="a folder that can be written", got=str(error)) from error
 
     def _same_recipe(self, recipe: Recipe) -> None:
-        before = _flat(yaml.safe_load((self.path / "recipe.yaml").read_text()))
+        try:
+            before = _flat(yaml.safe_load((self.path / "recipe.yaml").read_text()))
+        except yaml.YAMLError as error:
+            where = f"resume {self.path}"
+            raise InputError(where, expected="the run's recipe.yaml, whole", got=str(error)) from error
         now = _flat(yaml.safe_load(recipe.to_yaml()))
         changed = sorted(k for k in {*before, *now} - FREE if before.get(k) != now.get(k))
         if changed:

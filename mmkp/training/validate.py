@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mmkp import metrics
-from mmkp.data.corrupt import conditions_for
+from mmkp.data.corrupt import conditions_of
 from mmkp.evaluation.predict import predict_dataset
 from mmkp.recipe import Recipe
 from mmkp.training.build import Parts
@@ -25,7 +25,7 @@ class Validator:
         count = len(parts.validation_set)
         wanted = min(count, recipe.data.validation_samples)
         self.indices = np.unique(np.linspace(0, count - 1, wanted).round().astype(int)).tolist()
-        applies = conditions_for(parts.validation_set[self.indices[0]])
+        applies = conditions_of(parts.validation_set)
         self.conditions = [c for c in ("clear", "covered") if c in applies]
 
     def __call__(self, model: Any) -> dict[str, Any]:

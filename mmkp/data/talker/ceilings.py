@@ -11,7 +11,6 @@ audio: the mouth as it sounds (stops sound alike, so do f and th), and how loud 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -29,11 +28,12 @@ from mmkp.errors import InputError
 
 GATE = 0.8  # all three together must err at most this share of the best single modality
 _TAKEN_FOR = {"pbm": "tdn", "kg": "tdn", "fv": "th"}  # a stop is a silence, weak fricatives are one hiss
-_AROUND_S = (-0.08, 0.0, 0.08)  # a reader of either also knows what comes before and after
+_AROUND_S = np.array([-0.08, 0.0, 0.08])  # a reader of either also knows what comes before and after
 # Blur of what is read, standard deviations: degrees of pose, smile (of a range of 1.5), a jaw point's place in
 # outer-eye distances (about 0.4 px of a 96 px picture), the mouth as it sounds (of ranges of about 1), log loudness.
 _POSE_DEG, _SMILE, _PLACE_D, _SOUND, _LOUD = 2.0, 0.2, 0.012, 0.10, 0.12
-_JAW = np.arange(2, 15)
+_CHIN, _SIDES, _TEMPLES = np.arange(6, 11), [3, 4, 12, 13], (1, 15)  # of the jaw line's 17 points
+_COMPONENTS = 12  # of the 40 lip coordinates: more than the generator has degrees of freedom there
 _LEAST_CLIPS = 20
 
 
@@ -88,9 +88,9 @@ def _observe(clip: Clip, rng: np.random.Generator) -> dict[str, np.ndarray]:
         rows["image"].append(_seen(points, view, state.smile, cover_d, rng))
         rows["text"].append(_window(read, _place_in_neutral(clip, neutral.words, float(time_s))))
         sound = _window(heard, float(time_s))
-        loud = np.log(np.interp(np.array(_AROUND_S) + time_s, np.arange(len(clip.gain)) * STEP_S, clip.gain))
-        blur = np.concatenate([np.full(len(sound), _SOUND), np.full(len(loud), _LOUD)])
-        rows["audio"].append(np.concatenate([sound, loud]) + rng.normal(0, blur))
+        loud = np.log(np.interp(time_s, np.arange(len(clip.gain)) * STEP_S, clip.gain))
+        blur = np.append(np.full(len(sound), _SOUND), _LOUD)
+        rows["audio"].append(np.append(sound, loud) + rng.normal(0, blur))
     return {name: np.array(values) for name, values in rows.items()}
 
 
@@ -103,20 +103,23 @@ def in_eye_frame(keypoints_xy: Float[np.ndarray, "68 2"]) -> Float[np.ndarray, "
 
 def _seen(
     points: np.ndarray, view: View, smile: float, cover_d: np.ndarray, rng: np.random.Generator
-) -> Float[np.ndarray, " f"]:
-    """Pose, smile and the jaw line outside the cover; a covered point reads as the middle of the cover."""
+) -> Float[np.ndarray, " 8"]:
+    """Pose, smile, the size of the face against its eyes, and the chin where it shows below the cover."""
     top, bottom, half_width = cover_d
-    jaw = points[_JAW]
+    blurred = points[:27] + rng.normal(0, _PLACE_D, (27, 2))
+    jaw = blurred[:17]
     hidden = (np.abs(jaw[:, 0]) < half_width) & (jaw[:, 1] > top) & (jaw[:, 1] < bottom)
-    jaw = np.where(hidden[:, None], [0.0, (top + bottom) / 2], jaw + rng.normal(0, _PLACE_D, jaw.shape))
-    pose = np.array([view.yaw, view.pitch, view.roll]) + rng.normal(0, _POSE_DEG, 3)
-    return np.concatenate([np.radians(pose), [smile + rng.normal(0, _SMILE)], jaw.ravel()])
+    chin = bottom if hidden[_CHIN].all() else jaw[_CHIN][~hidden[_CHIN], 1].max()
+    sides = jaw[_SIDES, 1].mean()
+    width = np.linalg.norm(jaw[_TEMPLES[0]] - jaw[_TEMPLES[1]])
+    pose = np.radians([view.yaw, view.pitch, view.roll] + rng.normal(0, _POSE_DEG, 3))
+    return np.concatenate([pose, [smile + rng.normal(0, _SMILE), width, sides, chin, bottom]])
 
 
-def _window(mouth: Float[np.ndarray, "F 6"], time_s: float) -> Float[np.ndarray, " 15"]:
-    """What shows of the mouth's parameters (all but the tongue) before, at and after a moment."""
-    steps = np.clip(np.round((np.array(_AROUND_S) + time_s) / STEP_S).astype(int), 0, len(mouth) - 1)
-    return mouth[steps, :5].ravel()
+def _window(mouth: Float[np.ndarray, "F 6"], time_s: float) -> Float[np.ndarray, " 7"]:
+    """What shows of the mouth's parameters (all but the tongue) at a moment, and the jaw before and after."""
+    before, now, after = np.clip(np.round((_AROUND_S + time_s) / STEP_S).astype(int), 0, len(mouth) - 1)
+    return np.concatenate([mouth[now, :5], mouth[[before, after], 0]])
 
 
 def _place_in_neutral(clip: Clip, words: Sequence[Any], time_s: float) -> float:
@@ -130,22 +133,21 @@ def _place_in_neutral(clip: Clip, words: Sequence[Any], time_s: float) -> float:
 
 def _learn(features: np.ndarray, lips: np.ndarray, seed: int) -> Any:
     """The mean of the lips given the features: a quadratic ridge, and a forest for what that leaves."""
+    from sklearn.decomposition import PCA
     from sklearn.ensemble import ExtraTreesRegressor
     from sklearn.linear_model import RidgeCV
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
+    shape = PCA(_COMPONENTS, random_state=seed).fit(lips)
+    target = shape.transform(lips)
     # Ridge strengths over four decades, chosen by leave-one-out on the teaching half alone.
     smooth = make_pipeline(
-        StandardScaler(), PolynomialFeatures(2, include_bias=False), StandardScaler(), RidgeCV(np.logspace(1, 4, 7))
-    ).fit(features, lips)
-    forest = ExtraTreesRegressor(60, min_samples_leaf=5, max_features=0.5, random_state=seed)
-    forest.fit(features, lips - smooth.predict(features))
-    return partial(_guess, smooth, forest)
-
-
-def _guess(smooth: Any, forest: Any, features: np.ndarray) -> np.ndarray:
-    return smooth.predict(features) + forest.predict(features)
+        StandardScaler(), PolynomialFeatures(2, include_bias=False), StandardScaler(), RidgeCV(np.logspace(0, 4, 5))
+    ).fit(features, target)
+    forest = ExtraTreesRegressor(40, min_samples_leaf=8, max_features=0.5, random_state=seed)
+    forest.fit(features, target - smooth.predict(features))
+    return lambda unseen: shape.inverse_transform(smooth.predict(unseen) + forest.predict(unseen))
 
 
 def _summary(errors: Float[np.ndarray, "m 40"], group: np.ndarray, seed: int) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class Clip:
         frames_s: the moments of its pictures.
         mouth: (F, 6) `visemes.PARAMETERS` every `STEP_S`, as the phonemes ask.
         gain: (F,) loudness every `STEP_S`; opens the mouth further and is heard, but is in no text.
-        waves: (5, 3) amplitude, frequency in Hz and phase of what speech does not drive: smile, yaw, pitch, roll, brows.
+        waves: (5, 3) amplitude, frequency in Hz and phase of what speech leaves free: smile, yaw, pitch, roll, brows
     """
 
     split: str
@@ -77,7 +77,7 @@ def make_clip(seed: int, split: str, number: int) -> Clip:
     waves = np.stack([spread * rng.uniform(0.05, 0.3, 5), rng.uniform(0.2, 0.8, 5), rng.uniform(0, 2 * np.pi, 5)], -1)
     return Clip(
         split, number, person, scene, voice, speech, _voiced(speech.sound, gain), moments,
-        trajectory(speech.phonemes, speech.duration_s), gain, base, waves, float(np.clip(rng.normal(0, 0.3), -1, 1)),
+        trajectory(speech.phonemes, speech.duration_s), gain, base, waves, float(np.clip(rng.normal(0, 0.2), -1, 1)),
     )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from mmkp.data.talker.phrases import SPLITS
 from mmkp.data.talker.speech import RATE_HZ, require_espeak
 from mmkp.errors import InputError, nearest
 
-VERSION = 1  # of the generator: raise it whenever a sample would change
+VERSION = 2  # of the generator: raise it whenever a sample would change
 LENGTHS = {"train": 6000, "validation": 480, "test": 960}
 _ABANDONED_S = 24 * 3600.0  # a half-written folder as old as this belongs to no running process
 _FEWEST_PER_WORKER = 256  # below this a second process costs more time than it saves

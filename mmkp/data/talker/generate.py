@@ -1,4 +1,4 @@
-"""A sample from (seed, index, size) and nothing else: the same whatever the process, the order or the number of workers."""
+"""A sample from (seed, index, size) and nothing else: the same whatever the process, the order or the workers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from mmkp.data.face import face_box
 from mmkp.data.sample import Sample
 from mmkp.data.talker.clip import FRAMES_PER_CLIP, Clip, make_clip, moment
 from mmkp.data.talker.degrade import Plan, add_noise, draw_plan, sensor_noise, spoil_picture
+from mmkp.data.talker.head import under_locks
 from mmkp.data.talker.mouth import landmarks
 from mmkp.data.talker.phrases import SPLITS
 from mmkp.data.talker.render import render
@@ -45,7 +46,7 @@ def generate(seed: int, index: int, size: int = SIZE, split: str = "train", degr
     image = spoil_picture(image, plan.picture, rng)
     image = sensor_noise(image, clip.scene.noise, rng)
     keypoints_xy = view.project(points_mm).astype(np.float32)
-    hidden = hidden_by_head(view, points_mm)
+    hidden = hidden_by_head(view, points_mm) | under_locks(clip.person, view, keypoints_xy, size)
     group = f"talker-{split}-{seed}-{number:06d}"
     if plan.picture == "cover":
         image, under = _cover(image, keypoints_xy, [seed, SPLITS.index(split), number, _COVER_STREAM])
@@ -80,7 +81,7 @@ def excerpt(clip: Clip, time_s: float) -> np.ndarray:
 
 
 def hidden_by_head(view: View, points_mm: np.ndarray) -> np.ndarray:
-    """(68,) which points the head itself hides: jaw and brows whose skin faces away, nose and eyes behind the bridge."""
+    """(68,) which points the head itself hides: jaw and brows that face away, nose and eyes behind the bridge."""
     away = np.zeros(68, bool)
     outward = points_mm - np.array([0.0, 20.0, -80.0])  # from the middle of the skull: near enough to the normal
     outward[:17, 2] *= 0.55  # the jaw's skin faces more to the side than the way from the middle does

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mmkp.data.talker.paint import Canvas, curve
+from mmkp.data.talker.paint import OVERSAMPLE, Canvas, curve
 from mmkp.data.talker.person import Person
 from mmkp.data.talker.view import View
 
@@ -64,8 +64,10 @@ def paint_back_hair(canvas: Canvas, person: Person, view: View, mask: np.ndarray
     colour = person.skin if person.style == "bald" else person.hair
     points = skull(person, grow)
     if length:
-        fall = np.array([[-82.0, 0, -75], [82, 0, -75], [-84, length * 0.7, -70], [84, length * 0.7, -70], [-66, length, -60],
-                         [66, length, -60]])  # fmt: skip
+        fall = np.array(
+            [[-82.0, 0, -75], [82, 0, -75], [-84, length * 0.7, -70], [84, length * 0.7, -70], [-66, length, -60],
+             [66, length, -60]]
+        )  # fmt: skip
         points = np.concatenate([points, fall * person.scale])
     outline = canvas.hull(view.project(points))
     canvas.fill(outline, colour)
@@ -119,11 +121,28 @@ def paint_front_hair(canvas: Canvas, person: Person, view: View) -> None:
             drop = low * np.clip(np.abs(inner[:, 0] - centre) / 40, 0, 1.6)
         edge = inner + np.stack([np.zeros_like(drop), drop, 0.35 * drop], -1)
         canvas.fill(view.project(np.concatenate([inner + [0, -14.0, -6], edge[::-1]])), person.hair * 0.96)
-    if person.style in ("bob", "long"):
-        length = _HAIR_SHAPE[person.style][1]
-        for side in (-1, 1):
-            lock = np.array([[66, -50, -24], [77, -15, -44], [79, 30, -50], [82, length * 0.6, -50], [76, length, -46],
-                             [64, length, -40], [66, 40, -44], [65, 0, -34]])  # fmt: skip
-            canvas.fill(
-                view.project(curve(lock * [side, 1, 1] * person.scale, closed=True, steps=4)), person.hair * 0.93
-            )
+    for lock in side_locks(person):
+        canvas.fill(view.project(lock), person.hair * 0.93)
+
+
+def side_locks(person: Person) -> list[np.ndarray]:
+    """(n, 3) outlines of the hair that hangs over the cheeks' edges; none for short hair."""
+    if person.style not in ("bob", "long"):
+        return []
+    length = _HAIR_SHAPE[person.style][1]
+    half = np.array(
+        [[66, -50, -24], [77, -15, -44], [79, 30, -50], [82, length * 0.6, -50], [76, length, -46], [64, length, -40],
+         [66, 40, -44], [65, 0, -34]], dtype=float,
+    )  # fmt: skip
+    return [curve(half * [side, 1, 1] * person.scale, closed=True, steps=4) for side in (-1, 1)]
+
+
+def under_locks(person: Person, view: View, points_xy: np.ndarray, size: int) -> np.ndarray:
+    """(K,) which points of the picture the locks cover."""
+    hidden = np.zeros(len(points_xy), bool)
+    for lock in side_locks(person):
+        canvas = Canvas(np.zeros((size * OVERSAMPLE, size * OVERSAMPLE, 3), np.uint8))
+        canvas.fill(view.project(lock), np.full(3, 255.0))
+        x, y = np.clip(np.round(points_xy * OVERSAMPLE).astype(int), 0, size * OVERSAMPLE - 1).T
+        hidden |= canvas.pixels[y, x, 0] > 127
+    return hidden

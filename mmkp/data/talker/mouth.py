@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from mmkp.data.talker.person import Person
 
-JAW_MM = 19.0  # drop of the lower front teeth at `open` = 1; loud speech reaches about 25 mm, a wide yawn 50
+JAW_MM = 24.0  # drop of the lower front teeth at `open` = 1: emphatic speech, as on a stage; a wide yawn reaches 50
 # How much of the jaw's drop each of the 17 jaw-line points takes: the joint (0 and 16) turns, the chin falls.
 _JAW_SHARE = np.array([0, 0, 0.03, 0.1, 0.24, 0.48, 0.78, 0.96, 1.0])
 _JAW_SHARE = np.concatenate([_JAW_SHARE, _JAW_SHARE[7::-1]])
@@ -67,7 +67,7 @@ def lips(person: Person, state: MouthState) -> Float[np.ndarray, "20 3"]:
     """Lip points 48-67, mm, head frame before the person's scale."""
     half, line_y, upper_mm, lower_mm = person.mouth
     jaw, smile = state.jaw_mm, state.smile
-    half = half + 4.5 * state.wide - 5.0 * state.round - 0.14 * jaw + 7.0 * smile
+    half = half + 5.5 * state.wide - 7.0 * state.round - 0.12 * jaw + 7.0 * smile
     thin = (1 - 0.5 * state.press) * (1 - 0.18 * smile) * (1 + 0.18 * state.round) * (1 - 0.1 * state.wide)
     upper_mm, lower_mm = upper_mm * thin, lower_mm * thin * (1 - 0.4 * state.tuck)
     gap = max(0.0, jaw * (1 - state.press)) * (1 - 0.75 * state.tuck) + 1.2 * state.tuck
@@ -82,7 +82,7 @@ def lips(person: Person, state: MouthState) -> Float[np.ndarray, "20 3"]:
                        0, inner_top, inner_top, inner_top, 0, inner_low, inner_low, inner_low])  # fmt: skip
     to_corner = np.array([1, 0.42, 0.02, 0, 0.02, 0.42, 1, 0.42, 0.08, 0, 0.08, 0.42,
                           1, 0.12, 0, 0.12, 1, 0.12, 0, 0.12])  # fmt: skip
-    y = middle + (corner_y - middle) * to_corner + 3.5 * state.skew * across
+    y = middle + (corner_y - middle) * to_corner + 3.0 * state.skew * across
     front = np.array([13.0] * 7 + [11.0] * 5 + [11.0] * 5 + [9.0] * 3) + 7.0 * state.round - 2.5 * np.abs(smile)
     lower = np.array([0.0] * 7 + [1.0] * 5 + [0.0] * 5 + [1.0] * 3)
     z = front - 12.0 * across**2 * (half / 25) - 0.3 * jaw * lower * (1 - state.press)

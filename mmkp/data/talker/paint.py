@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import cv2
@@ -21,8 +22,8 @@ class Canvas:
 
     def fill(self, points_xy: Float[np.ndarray, "n 2"], colour: np.ndarray, target: np.ndarray | None = None) -> None:
         """A filled polygon; `target` paints into another array of the canvas's size."""
-        image = self.pixels if target is None else target
-        cv2.fillPoly(image, [self._fixed(points_xy)], _plain(colour), cv2.LINE_AA, _SHIFT)
+        surface = self.pixels if target is None else target
+        cv2.fillPoly(surface, [self._fixed(points_xy)], _plain(colour), cv2.LINE_AA, _SHIFT)
 
     def line(self, points_xy: np.ndarray, colour: np.ndarray, width_px: float, closed: bool = False) -> None:
         """A line of at least one drawn pixel, `width_px` in px of the final size."""
@@ -35,19 +36,18 @@ class Canvas:
 
     def mask(self, points_xy: Float[np.ndarray, "n 2"], blur_px: float = 0.0) -> Float[np.ndarray, "S S"]:
         """A polygon as a mask 0-1 of the canvas's size."""
-        mask = np.zeros((self.side, self.side), np.uint8)
-        self.fill(points_xy, np.array([255]), mask)
-        if blur_px > 0:
-            width = 2 * max(1, round(blur_px * OVERSAMPLE)) + 1
-            mask = cv2.blur(cv2.blur(mask, (width, width)), (width, width))
-        return mask.astype(np.float32) / 255
+        sharp = np.zeros((self.side, self.side), np.uint8)
+        self.fill(points_xy, np.array([255]), sharp)
+        width = 2 * round(blur_px * OVERSAMPLE) + 1
+        soft = cv2.blur(cv2.blur(sharp, (width, width)), (width, width))
+        return soft.astype(np.float32) / 255
 
     def blend(self, colour: np.ndarray, mask: Float[np.ndarray, "S S"]) -> None:
         """Mix a colour (3,), or a whole picture, in where the mask says."""
         base = self.pixels.astype(np.float32)
         self.pixels = (base + (np.asarray(colour, np.float32) - base) * mask[..., None]).astype(np.uint8)
 
-    def inside(self, region_xy: Float[np.ndarray, "n 2"], paint: object) -> None:
+    def inside(self, region_xy: Float[np.ndarray, "n 2"], paint: Callable[[Canvas], None]) -> None:
         """Let `paint(canvas)` draw, and keep of it only what falls into the region."""
         fixed = region_xy * OVERSAMPLE + (OVERSAMPLE - 1) / 2
         low = np.clip(np.floor(fixed.min(0)).astype(int) - 1, 0, self.side)
@@ -70,7 +70,7 @@ class Canvas:
 
     def _fixed(self, points_xy: np.ndarray) -> np.ndarray:
         fine = (np.asarray(points_xy) * OVERSAMPLE + (OVERSAMPLE - 1) / 2) * (1 << _SHIFT)
-        return np.clip(np.round(fine), -(2**20), 2**20).astype(np.int32)
+        return (fine + 0.5).astype(np.int32)  # rounds to nearest but for points left of or above the picture
 
 
 def curve(points: Float[np.ndarray, "n d"], closed: bool = False, steps: int = 5) -> Float[np.ndarray, "m d"]:
@@ -98,4 +98,4 @@ def _basis(count: int, closed: bool, steps: int) -> Float[np.ndarray, "m n"]:
 
 
 def _plain(colour: np.ndarray) -> tuple[float, ...]:
-    return tuple(float(c) for c in np.clip(colour, 0, 255))
+    return tuple(min(255.0, max(0.0, c)) for c in colour.tolist())

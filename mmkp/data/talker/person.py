@@ -20,8 +20,6 @@ _NOSTRILS = np.array([[-15, 45, 10], [-8, 48.5, 15], [0, 50, 17]], dtype=float)
 _EYE = np.array(
     [[-45, 0, -9], [-37, -5.5, -3], [-25.5, -5.5, -1], [-16.5, 1.5, -3], [-25.5, 5, -2], [-36.5, 5, -4]], dtype=float
 )
-NO_MOUTH = slice(0, 48)
-OUTER_EYE_MM = 90.0
 HAIR_STYLES = ("bald", "cropped", "short", "fringe", "parted", "bob", "long", "curly")
 _SKINS = np.array(
     [[255, 224, 200], [244, 205, 176], [233, 188, 152], [214, 163, 124], [186, 132, 94], [152, 102, 70], [112, 74, 52],
@@ -49,7 +47,10 @@ class Person:
         base: (48, 3) landmarks 0-47 of the resting face.
         scale: (3,) of the whole head against the mean one.
         mouth: half width, height of the lip line below the eyes, thickness of the upper and the lower lip.
-        voice: espeak-ng's accent and speaker, words per minute, pitch.
+        style: one of `HAIR_STYLES`; `hairline` is its height above the eyes (negative y).
+        glasses: 0 none, 1 thin round, 2 angular, 3 thick.
+        brow_mm: half the thickness of the brows.
+        fringe_seed: of the strands.
     """
 
     base: np.ndarray
@@ -66,7 +67,6 @@ class Person:
     beard: float
     moustache: float
     brow_mm: float
-    freckles: float
     fringe_seed: int
 
 
@@ -79,14 +79,15 @@ def draw_person(rng: np.random.Generator) -> Person:
     lips = skin * [0.86, 0.62, 0.62] + rng.normal(0, 6, 3) + (np.array([40, -14, -4]) if rng.random() < 0.25 else 0)
     return Person(
         base=_draw_base(rng),
-        scale=np.array([1.0, rng.normal(1.0, 0.03), rng.normal(1.0, 0.06)]),
-        mouth=np.array([rng.normal(25, 1.5), rng.normal(70, 1.6), rng.normal(7.6, 1.2), rng.normal(9.6, 1.3)]),
+        scale=np.array([1.0, rng.normal(1.0, 0.02), rng.normal(1.0, 0.06)]),
+        mouth=np.array([rng.normal(25, 1.1), rng.normal(70, 1.0), rng.normal(7.6, 0.9), rng.normal(9.6, 1.0)]),
         skin=np.clip(skin, 40, 250), hair=hair, iris=_mix(_IRISES, rng), lips=np.clip(lips, 30, 245),
-        clothes=np.clip(rng.uniform(20, 220) + rng.normal(0, 40, 3), 5, 245), style=str(rng.choice(HAIR_STYLES, p=[0.06, 0.12, 0.2, 0.14, 0.14, 0.12, 0.14, 0.08])),
+        clothes=np.clip(rng.uniform(20, 220) + rng.normal(0, 40, 3), 5, 245),
+        style=str(rng.choice(HAIR_STYLES, p=[0.06, 0.12, 0.2, 0.14, 0.14, 0.12, 0.14, 0.08])),
         hairline=float(rng.normal(-62, 5)), glasses=int(rng.choice([0, 1, 2, 3], p=[0.72, 0.12, 0.1, 0.06])),
         beard=float(rng.uniform(0.25, 0.95)) if bearded else 0.0,
         moustache=float(rng.uniform(0.3, 0.95)) if bearded or rng.random() < 0.06 else 0.0,
-        brow_mm=float(rng.uniform(2.2, 4.2)), freckles=float(rng.random() ** 6), fringe_seed=int(rng.integers(2**31)),
+        brow_mm=float(rng.uniform(2.2, 4.2)), fringe_seed=int(rng.integers(2**31)),
     )  # fmt: skip
 
 
@@ -105,8 +106,8 @@ def _draw_base(rng: np.random.Generator) -> Float[np.ndarray, "48 3"]:
     for part in (bridge, nostrils):
         part *= [nose_width, nose_length, nose_depth]
     centre = np.array([-31.0, 0, -3])
-    eye = (eye - centre) * [rng.normal(1, 0.05), rng.normal(1, 0.15), 1] + centre
-    eye[:, 0] += rng.normal(0, 1.2)
+    eye = (eye - centre) * [rng.normal(1, 0.025), rng.normal(1, 0.15), 1] + centre
+    eye[:, 0] += rng.normal(0, 0.6)
     eye[:, 1] += (eye[:, 0] - centre[0]) * rng.normal(0, 0.04)
     brow[:, 1] += rng.normal(0, 2.2) + (brow[:, 0] - brow[:, 0].mean()) * rng.normal(0, 0.05)
     brow[2, 1] -= abs(rng.normal(0, 1.5))

@@ -125,9 +125,11 @@ def _paint_beard(canvas: Canvas, person: Person, view: View, points_mm: np.ndarr
     mask = np.zeros((canvas.side, canvas.side), np.float32)
     lips_mm, jaw = points_mm[48:], points_mm[:17]
     if person.beard:
-        inner = np.stack([jaw[2] * [0.9, 1, 0.8], jaw[3] * [0.86, 1, 0.7], lips_mm[0] + [-12, -2, 0], lips_mm[0] + [-3, 8, 0],
-                          lips_mm[9] + [0, 4, 0], lips_mm[6] + [3, 8, 0], lips_mm[6] + [12, -2, 0], jaw[13] * [0.86, 1, 0.7],
-                          jaw[14] * [0.9, 1, 0.8]])  # fmt: skip
+        inner = np.stack(
+            [jaw[2] * [0.9, 1, 0.8], jaw[3] * [0.86, 1, 0.7], lips_mm[0] + [-12, -2, 0], lips_mm[0] + [-3, 8, 0],
+             lips_mm[9] + [0, 4, 0], lips_mm[6] + [3, 8, 0], lips_mm[6] + [12, -2, 0], jaw[13] * [0.86, 1, 0.7],
+             jaw[14] * [0.9, 1, 0.8]]
+        )  # fmt: skip
         area = np.concatenate([inner, curve(jaw[2:15])[::-1]])
         mask = np.maximum(mask, canvas.mask(view.project(area), 2.0 * view.scale) * person.beard)
     if person.moustache:

@@ -1,4 +1,4 @@
-"""Light on the head: normals of a simple relief of the face, computed in the face's plane and warped onto the picture."""
+"""Light on the head: normals of a simple relief, computed in the face's plane and warped onto the picture."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def light_map(
     hollows = np.concatenate([_HOLLOWS, folds])
     _, _, in_u, in_v = spots(hollows)
     dark = 1 - (in_v * hollows[:, 5:6]).T @ in_u
-    shine = 0.22 * np.clip(normal @ _halfway(toward), 0, None) ** 24
-    bright = ((light.ambient + (1 - light.ambient) * lambert * 1.2) * np.clip(dark, 0.3, 1) + shine).astype(np.float32)
+    shine = 0.16 * np.clip(normal @ _halfway(toward), 0, None) ** 24
+    bright = ((light.ambient + (1 - light.ambient) * lambert * 1.12) * np.clip(dark, 0.3, 1) + shine).astype(np.float32)
     grid = np.array([[_STEP_MM, 0, _U[0]], [0, _STEP_MM, _V[0]]])
     to_canvas = np.array([[OVERSAMPLE, 0, (OVERSAMPLE - 1) / 2], [0, OVERSAMPLE, (OVERSAMPLE - 1) / 2]], dtype=float)
     affine = compose(to_canvas, compose(plane, grid))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
@@ -26,7 +27,7 @@ class View:
     scale: float = 1.0
     shift_xy: tuple[float, float] = (0.0, 0.0)
 
-    @property
+    @cached_property
     def rotation(self) -> Float[np.ndarray, "3 3"]:
         """Head frame -> camera frame (x right, y down, z towards the camera)."""
         yaw, pitch, roll = np.radians([self.yaw, self.pitch, self.roll])

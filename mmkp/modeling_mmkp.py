@@ -61,6 +61,12 @@ class MmkpPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     supports_gradient_checkpointing = False
 
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers, but in float32 unless `dtype` says otherwise: checkpoints are stored in fp16."""
+        kwargs.setdefault("dtype", torch.float32)
+        return super().from_pretrained(*args, **kwargs)
+
     def _init_weights(self, module: nn.Module) -> None:
         """Every part initialises itself when it is built; a checkpoint that lacks weights is refused (mmkp.hub)."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -101,6 +102,21 @@ def test_a_second_evaluation_uses_the_predictions_again(mmkp, run_folder, grid_r
     assert code == 0
     assert "used again" in err
     assert "covered" in out
+
+
+def test_an_evaluation_that_was_killed_is_simply_done_again(mmkp, run_folder, grid_root, tmp_path):
+    command = ["evaluate", "-m", str(run_folder), "-d", f"grid:{grid_root}", "-o", str(tmp_path / "out")]
+    process = subprocess.Popen([sys.executable, "-m", "mmkp", *command], stdout=subprocess.DEVNULL)
+    while process.poll() is None and not (tmp_path / "out" / "predictions.npz").exists():
+        time.sleep(0.01)  # then it is scoring and drawing
+    process.kill()
+    process.wait()
+    (tmp_path / "out" / "predictions.npz.part").write_bytes(b"cut off")
+    code, _, said = mmkp(*command)
+    assert code == 0
+    assert "used again" in said
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["n"] == 60
+    assert (tmp_path / "out" / "report.md").exists()
 
 
 def test_stale_predictions_are_not_used(mmkp, run_folder, grid_root, tmp_path):

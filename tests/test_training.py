@@ -262,6 +262,12 @@ def test_fp16_without_gpu_is_refused(grid_root, tmp_path):
         Trainer(tiny_recipe(grid_root, precision="fp16"), tmp_path / "half")
 
 
+def test_precision_auto_is_what_accelerate_launch_was_told(grid_root, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    assert Trainer(tiny_recipe(grid_root), tmp_path / "told").accelerator.mixed_precision == "bf16"
+    assert Trainer(tiny_recipe(grid_root, precision="no"), tmp_path / "own").accelerator.mixed_precision == "no"
+
+
 def test_bf16_trains(grid_root, tmp_path):
     run = train(tiny_recipe(grid_root, precision="bf16", steps=2), tmp_path / "bf16")
     assert all(torch.isfinite(v).all() for v in weights(run).values() if v.is_floating_point())

@@ -146,7 +146,7 @@ class Trainer:
             seen += batch.pop("ids")
             with self.accelerator.accumulate(self.model):
                 loss = self.model(**batch).loss
-                self._check("loss", float(loss), seen)
+                self._check("loss", float(loss.detach()), seen)
                 self.accelerator.backward(loss)
                 if self.accelerator.sync_gradients:
                     norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm))

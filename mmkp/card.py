@@ -65,15 +65,13 @@ def package(run: Path, out: Path, licence: str, data: str, limits: str) -> Path:
     Raises:
         InputError: the run is not whole, or the weights are over 12 MB.
     """
-    import torch
-
     from mmkp.hub import load
 
     for file in ("recipe.yaml", "summary.json"):
         if not (run / file).is_file():
             raise InputError(f"run {run}", expected=file, got="none there", remedy="Train and evaluate it first.")
     loaded = load(str(run))
-    loaded.model.to(torch.float16).save_pretrained(out)
+    loaded.model.half().save_pretrained(out)
     loaded.processor.save_pretrained(out)
     size_mb = (out / "model.safetensors").stat().st_size / 1e6
     if size_mb > MAX_MB:

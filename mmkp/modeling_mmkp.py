@@ -89,8 +89,9 @@ class MmkpForKeypointDetection(MmkpPreTrainedModel):
         self.schema: KeypointSchema = parse_schema(config.keypoint_schema, "of the model")
         count = self.schema.num_keypoints
         self.codec = make_codec(**config.codec, stride=config.image_config.stride, input_size_hw=config.input_size_hw)
+        sizes = {"image": {"input_size_hw": config.input_size_hw}}
         self.encoders = nn.ModuleDict(
-            {m: make_encoder(m, getattr(config, f"{m}_config"), channels) for m in self.modalities}
+            {m: make_encoder(m, getattr(config, f"{m}_config"), channels, **sizes.get(m, {})) for m in self.modalities}
         )
         self.fusion: Any = make_fusion(members=self.modalities, channels=channels, **config.fusion)
         uses_tokens = getattr(self.fusion, "uses_tokens", False)

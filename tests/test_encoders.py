@@ -30,10 +30,18 @@ def config(**changes):
 
 @pytest.mark.parametrize(
     ("backbone", "stride"),
-    [("mobilenetv3_small_050", 4), ("mobilenetv3_small_050", 16), ("resnet10t", 8), ("test_convnext", 4)],
+    [
+        ("mobilenetv3_small_050", 4),
+        ("mobilenetv3_small_050", 16),
+        ("resnet10t", 8),
+        ("test_convnext", 4),
+        ("vit_tiny_patch16_224", 16),
+        ("swin_tiny_patch4_window7_224", 8),
+    ],
 )
 def test_a_timm_backbone_by_name(backbone, stride):
-    encoder = make_encoder("image", mmkp.MmkpImageConfig(backbone=backbone, stride=stride), 16).eval()
+    config = mmkp.MmkpImageConfig(backbone=backbone, stride=stride)
+    encoder = make_encoder("image", config, 16, input_size_hw=(64, 96)).eval()
     tokens, mask = encoder(torch.randn(2, 3, 64, 96))
     assert tokens.shape == (2, (64 // stride) * (96 // stride), 16)
     assert mask.all()
@@ -216,6 +224,14 @@ def test_weights_of_another_architecture_are_refused():
 def test_an_encoder_that_does_not_exist(change, message):
     with pytest.raises(InputError, match=message):
         mmkp.MmkpForKeypointDetection(config(**change))
+
+
+def test_hub_weights_without_a_hub(monkeypatch):
+    model = mmkp.MmkpForKeypointDetection(
+        config(image_config={"backbone": "mobilenetv3_small_050", "stride": 8, "weights": "hub"})
+    )
+    with pytest.raises(InputError, match="weights that can be fetched"):
+        load_pretrained_encoders(model)
 
 
 def test_masked_convolution_cannot_see_padding():

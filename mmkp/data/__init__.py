@@ -36,7 +36,5 @@ def open_dataset(spec: str, split: str, **options: Any) -> KeypointDataset:
     factory = getattr(importlib.import_module(module), attribute)
     try:
         return factory(path, split=split, **options) if path else factory(split=split, **options)
-    except TypeError as error:
-        if "argument" not in str(error):
-            raise
-        raise InputError(f"dataset {name}", expected="options that it has", got=str(error)) from error
+    except TypeError as error:  # an option that it does not have, or one of a wrong type
+        raise InputError(f"dataset {name}", expected="options that it has", got=f"{options}: {error}") from error

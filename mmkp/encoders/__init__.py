@@ -17,6 +17,6 @@ ENCODERS: dict[str, Any] = {
 }
 
 
-def make_encoder(modality: str, config: Any, channels: int) -> nn.Module:
+def make_encoder(modality: str, config: Any, channels: int, **options: Any) -> nn.Module:
     """The encoder of a modality from its sub-configuration, without pretrained weights."""
-    return ENCODERS[modality](config, channels)
+    return ENCODERS[modality](config, channels, **options)

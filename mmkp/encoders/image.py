@@ -8,6 +8,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from timm.layers import Format
 from torch import Tensor, nn
 
 from mmkp.errors import InputError, nearest
@@ -56,16 +57,18 @@ class ImageEncoder(nn.Module):
     Args:
         config: MmkpImageConfig.
         channels: D.
+        input_size_hw: px; only transformers with a table of positions (ViT, Swin) need to know it.
 
     Raises:
         InputError: neither timm nor transformers has the backbone, or none of its stages fits the strides asked for.
     """
 
-    def __init__(self, config: Any, channels: int) -> None:
+    def __init__(self, config: Any, channels: int, input_size_hw: tuple[int, int] = (128, 128)) -> None:
         super().__init__()
         self.stride = config.stride
         self.frozen_norm = config.frozen_norm
-        self.backbone, stage_channels, strides = make_backbone(config)
+        self.backbone, stage_channels, strides = make_backbone(config, input_size_hw)
+        self.channels_last = getattr(self.backbone, "output_fmt", None) == Format.NHWC  # Swin and its kin
         self.picked = pick_stages(strides, config.stride, config.deepest_stride)
         self.neck = Neck([stage_channels[i] for i in self.picked], channels)
 
@@ -87,6 +90,8 @@ class ImageEncoder(nn.Module):
         grid_hw = (pixel_values.shape[-2] // self.stride, pixel_values.shape[-1] // self.stride)
         stages = self.backbone(pixel_values)
         stages = list(getattr(stages, "feature_maps", stages))
+        if self.channels_last:
+            stages = [stage.permute(0, 3, 1, 2) for stage in stages]
         grid = self.neck([stages[i] for i in self.picked], grid_hw)
         tokens = grid.flatten(2).transpose(1, 2)
         return tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
@@ -108,24 +113,27 @@ def pick_stages(strides: list[int], finest: int, deepest: int) -> list[int]:
     return picked
 
 
-def make_backbone(config: Any) -> tuple[nn.Module, list[int], list[int]]:
+def make_backbone(config: Any, input_size_hw: tuple[int, int]) -> tuple[nn.Module, list[int], list[int]]:
     """The backbone without weights, the channels of its stages and their strides.
 
     Raises:
         InputError: no such backbone.
     """
     if config.backbone_config is None and "/" not in config.backbone:
-        return _timm_backbone(config)
+        return _timm_backbone(config, input_size_hw)
     return _transformers_backbone(config)
 
 
-def _timm_backbone(config: Any) -> tuple[nn.Module, list[int], list[int]]:
+def _timm_backbone(config: Any, input_size_hw: tuple[int, int]) -> tuple[nn.Module, list[int], list[int]]:
     if config.backbone not in timm.list_models() and config.backbone.split(".")[0] not in timm.list_models():
         raise InputError(
             "image.backbone", expected="a timm model, or a Hub id with '/'", got=repr(config.backbone),
             remedy=nearest(config.backbone, timm.list_models()),
         )  # fmt: skip
-    options = {"drop_path_rate": config.drop_path_rate} if config.drop_path_rate else {}
+    options: dict[str, Any] = {"drop_path_rate": config.drop_path_rate} if config.drop_path_rate else {}
+    described = timm.get_pretrained_cfg(config.backbone, allow_unregistered=True)
+    if described is not None and described.fixed_input_size:
+        options["img_size"] = tuple(input_size_hw)
     backbone: Any = timm.create_model(config.backbone, features_only=True, pretrained=False, **options)
     info = backbone.feature_info
     strides = list(info.reduction())

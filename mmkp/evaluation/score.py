@@ -122,7 +122,8 @@ class GroupBootstrap:
 
         Returns:
             ratio of the means with its 95 % interval, p (one-sided: the share of draws without a gain), and the
-            protocol's two words: better (p < 0.01), not_worse (upper end of the ratio at most 1.05).
+            protocol's two words: better (p < 0.01), not_worse (upper end of the ratio at most 1.05); and worse (lower
+            end of the ratio above 1).
         """
         both = ~(np.isnan(values) | np.isnan(base))
         values, base = np.where(both, values, np.nan), np.where(both, base, np.nan)
@@ -136,4 +137,6 @@ class GroupBootstrap:
         ratios = drawn / np.maximum(drawn_base, 1e-12)
         low, high = (float(v) for v in np.nanpercentile(ratios, [2.5, 97.5]))
         p = float((1 + np.sum(drawn >= drawn_base)) / (1 + DRAWS))
-        return {"ratio": ratio, "ci95": [low, high], "p": p, "better": p < 0.01, "not_worse": high <= 1.05}
+        return {
+            "ratio": ratio, "ci95": [low, high], "p": p, "better": p < 0.01, "not_worse": high <= 1.05, "worse": low > 1
+        }  # fmt: skip

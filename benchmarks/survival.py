@@ -68,25 +68,36 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 def kills(folder: Path, count: int) -> None:
     """Kill a run `count` times at random moments, each time anew; compare with the run that was left alone."""
     recipe = write_recipe(folder / "kills.yaml", steps=24, evaluate_every=2)
-    began = time.monotonic()
     train(recipe, folder / "whole").wait()
-    length_s, expected = time.monotonic() - began, weights(folder / "whole")
+    expected = weights(folder / "whole")
+    rows = (folder / "whole" / "metrics.jsonl").read_text().count("\n")
     chance, different = np.random.default_rng(0), 0
     for number in range(count):
         out = folder / f"killed{number}"
+        # a moment of training, of an evaluation, or of saving: after so many rows of the log, and a little later
+        moment, later_s = int(chance.integers(rows)), chance.uniform(0, 0.15)
         process = train(recipe, out, "--resume")
-        after_s = chance.uniform(0, length_s)
-        time.sleep(after_s)
+        while process.poll() is None and log_rows(out) < moment:
+            time.sleep(0.002)
+        time.sleep(later_s)
         process.kill()
         process.wait()
-        last = checkpoint.found(out / "checkpoints")[:1] if out.exists() else []
+        last = checkpoint.found(out / "checkpoints")[:1]
         train(recipe, out, "--resume").wait()
         found = weights(out)
         wrong = [k for k in expected if not torch.equal(expected[k], found[k])]
         different += bool(wrong)
         name = last[0].name if last else "no checkpoint yet"
-        print(f"  killed after {after_s:5.1f} s ({name}): {len(wrong)} of {len(expected)} tensors differ", flush=True)
+        print(
+            f"  killed {later_s:.2f} s after row {moment} ({name}): {len(wrong)} of {len(expected)} differ", flush=True
+        )
     print(f"{count} kills, {different} differences")
+
+
+def log_rows(out: Path) -> int:
+    """Rows of a run's metrics.jsonl so far."""
+    path = out / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
 
 
 def two_processes(folder: Path, steps: int) -> None:

@@ -19,6 +19,7 @@ from mmkp.data.talker import TalkerDataset, generate
 
 
 def per_second(count: int, started: float) -> float:
+    """Items per second since a reading of the clock."""
     return count / (time.perf_counter() - started)
 
 
@@ -41,6 +42,7 @@ def measure(size: int, n: int) -> tuple[float, float, float]:
 
 
 def main() -> None:
+    """Measure each size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=640)
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 96, 128])

@@ -44,9 +44,10 @@ class Validator:
         return {"nme": float(np.mean(values)), "cells": cells}
 
     def line(self, found: dict[str, Any]) -> str:
-        """The cells that people look at, in one line."""
-        return "  ".join(
-            f"{condition}: " + " ".join(f"{s.replace('image', 'i').replace('text', 't').replace('audio', 'a')} "
-                                        f"{c.get('lips', c['nme']):.4f}" for s, c in row.items())
-            for condition, row in found["cells"].items()
-        )  # fmt: skip
+        """The lips' NME (of all points, where there are none) by condition and subset, in one line for people."""
+        focus = "lips" if "lips" in self.parts.schema.groups else "nme"
+        words = [f"{'lips' if focus == 'lips' else 'all points'}, i = image, t = text, a = audio"]
+        for condition, row in found["cells"].items():
+            cells = " ".join(f"{'+'.join(m[0] for m in s.split('+'))} {c[focus]:.4f}" for s, c in row.items())
+            words.append(f"{condition}: {cells}")
+        return "; ".join(words)

@@ -135,8 +135,12 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(grid_root, tmp_path, monkeyp
 def test_a_kill_before_the_first_checkpoint_leaves_a_folder_that_can_be_used(grid_root, tmp_path):
     """Whatever a kill left of the folder: as long as there is no checkpoint, the run begins."""
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
-    Trainer(tiny_recipe(grid_root), tmp_path / "run")
-    Trainer(tiny_recipe(grid_root), tmp_path / "run", resume=True)
+    begun = Trainer(tiny_recipe(grid_root), tmp_path / "run")
+    assert not begun.folder.resumed
+    again = Trainer(tiny_recipe(grid_root), tmp_path / "run", resume=True)
+    assert again.folder.resumed
+    again.train()
+    assert again.state.step == 4
 
 
 def test_a_resume_without_its_recipe_is_refused(finished, grid_root, tmp_path):

@@ -127,8 +127,11 @@ def _check_loading(name: str, info: dict[str, Any]) -> None:
 
 def _digest(model: MmkpForKeypointDetection, processor: MmkpProcessor) -> str:
     """A hash of all that predictions depend on: weights, configuration, processor."""
-    made = hashlib.sha1(model.config.to_json_string(use_diff=False).encode())
-    made.update(processor.to_json_string().encode() + repr(processor.tokenizer.init_kwargs).encode())
+    config = {k: v for k, v in model.config.to_dict().items() if k != "_name_or_path"}  # not how its path was spelled
+    made = hashlib.sha1(json.dumps(config, sort_keys=True, default=str).encode())
+    tokenizer = processor.tokenizer
+    words = (type(tokenizer).__name__, tokenizer.model_max_length, sorted(tokenizer.get_vocab().items()))
+    made.update(processor.to_json_string().encode() + repr(words).encode())
     for key, value in sorted(model.state_dict().items()):
         made.update(key.encode() + value.detach().cpu().contiguous().numpy().tobytes())
     return made.hexdigest()[:16]

@@ -76,7 +76,9 @@ class MmkpImageProcessor(BaseImageProcessor):
         try:
             return geometry.crop_affine(box, self.size_hw)
         except ValueError as error:
-            raise InputError("box", expected="x, y, width, height in px, with an area", got=str(list(box))) from error
+            raise InputError(
+                "box", expected="x, y, width, height in px, with an area", got=str([float(v) for v in box])
+            ) from error
 
     def normalize(self, crops: np.ndarray) -> torch.Tensor:
         """(B, h, w, 3) uint8 -> (B, 3, h, w) float32, channels last in memory."""
@@ -253,7 +255,7 @@ class MmkpProcessor(ProcessorMixin):
             For each item `keypoints` (K, 2) px, image frame, `scores` (K,) in [0, 1], `labels` (K,) indices.
         """
         assert outputs.keypoints_xy is not None and outputs.scores is not None
-        points = outputs.keypoints_xy.double()
+        points = outputs.keypoints_xy.detach().double()
         affine = torch.full((len(points), 2, 3), torch.nan, dtype=torch.float64)
         if outputs.image_to_input is not None:
             affine = outputs.image_to_input.double().cpu()
@@ -266,7 +268,8 @@ class MmkpProcessor(ProcessorMixin):
         points = geometry.input_to_image(points, affine.to(points.device))
         labels = torch.arange(points.shape[1])
         return [
-            {"keypoints": p.float(), "scores": s, "labels": labels} for p, s in zip(points, outputs.scores, strict=True)
+            {"keypoints": p.float(), "scores": s.detach(), "labels": labels}
+            for p, s in zip(points, outputs.scores, strict=True)
         ]
 
 

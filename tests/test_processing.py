@@ -52,6 +52,7 @@ def test_a_point_of_the_image_comes_back_from_the_input(processor, model, pictur
     inputs = processor(images=picture, boxes=[30, 10, 64, 50])
     outputs = model(**inputs)
     found = processor.post_process_keypoint_detection(outputs)[0]["keypoints"]
+    assert not found.requires_grad
     scale = 128 / 64  # the box's longer side fills the input
     centre = np.array([30 + 32, 10 + 25])
     expected = (outputs.keypoints_xy[0].detach().numpy() - 63.5) / scale + centre

@@ -323,6 +323,23 @@ def test_half_batches_twice_give_the_gradient_of_the_whole(grid_root, tmp_path):
     assert worst < 1e-5
 
 
+def test_one_folder_has_one_trainer(grid_root, tmp_path):
+    """While another process holds the folder's lock, nobody else trains there."""
+    out = tmp_path / "run"
+    out.mkdir()
+    code = (
+        "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print('held', flush=1); input()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(out / ".lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout.readline() == "held\n"
+    with pytest.raises(InputError, match="another process at work"):
+        Trainer(tiny_recipe(grid_root), out)
+    other.communicate("\n")
+    assert (Trainer(tiny_recipe(grid_root), out).train() / "model.safetensors").stat().st_mode & 0o044 == 0o044
+
+
 def test_trackers(grid_root, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="Did you mean 'tensorboard'"):
         Trainer(tiny_recipe(grid_root, trackers=["tensorbord"]), tmp_path / "typo")

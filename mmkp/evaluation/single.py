@@ -47,12 +47,16 @@ def predict_one(
             "predict", expected=f"at least one of {', '.join('--' + m for m in loaded.model.modalities)}",
             got="none" if not any(v is not None for v in given.values()) else "only what the model cannot use",
         )  # fmt: skip
+    size = (BLANK_PX, BLANK_PX) if image is None else image.shape[:2]
+    if box_xywh is not None and image is not None:
+        x, y, width, height = box_xywh
+        if x >= size[1] or y >= size[0] or x + width <= 0 or y + height <= 0:
+            raise InputError("--box", expected=f"a box within {size[1]} x {size[0]} px", got=str(box_xywh))
     inputs = loaded.processor(
         images=image if "image" in used else None, text=text if "text" in used else None,
         audio=audio[0] if audio and "audio" in used else None, sampling_rate=audio[1] if audio else None,
         boxes=box_xywh, audio_times=[audio_time_s] if "audio" in used else None,
     )  # fmt: skip
-    size = (BLANK_PX, BLANK_PX) if image is None else image.shape[:2]
     with torch.inference_mode():
         outputs = loaded.model(**inputs)
     found = loaded.processor.post_process_keypoint_detection(outputs, target_sizes=[size])[0]

@@ -57,6 +57,7 @@ class RunFolder:
             shutil.rmtree(left, ignore_errors=True)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            self._lock()
             if not self.resumed:
                 _write_atomically(self.path / "recipe.yaml", self.recipe.to_yaml())
             _write_atomically(self.path / "environment.json", json.dumps(environment(), indent=2))
@@ -64,6 +65,21 @@ class RunFolder:
         except OSError as error:
             where = f"run folder {self.path}"
             raise InputError(where, expected="a folder that can be written", got=str(error)) from error
+
+    def _lock(self) -> None:
+        """Keep other processes out of the folder for as long as this one lives."""
+        import fcntl
+
+        self.lock = (self.path / ".lock").open("w")
+        try:
+            fcntl.lockf(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"run folder {self.path}",
+                expected="a folder in which nobody trains",
+                got="another process at work",
+                remedy="Wait for it or end it, or choose another --out.",
+            ) from error
 
     def _same_recipe(self, recipe: Recipe) -> None:
         try:
@@ -92,6 +108,7 @@ class RunFolder:
             model.save_pretrained(part)
             processor.save_pretrained(part)
             for file in Path(part).iterdir():
+                file.chmod(0o644)  # safetensors writes for the owner alone
                 os.replace(file, self.path / file.name)
 
 

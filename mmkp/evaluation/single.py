@@ -38,7 +38,7 @@ def predict_one(
         keypoints (K, 2) px in the image frame and scores (K,).
 
     Raises:
-        InputError: no modality, or none that the model has.
+        InputError: no modality, or none that the model has; a box that lies outside the picture.
     """
     given = {"image": image, "text": text, "audio": audio}
     used = [m for m, v in given.items() if v is not None and m in loaded.model.modalities]

@@ -49,15 +49,15 @@ class RunFolder:
         """Make the folder and write what the run is; only the main process does.
 
         Raises:
-            InputError: the folder cannot be written.
+            InputError: the folder cannot be written, or another process trains in it.
         """
         if not self.main:
             return
-        for left in self.path.glob(".model-*"):  # by a run that was killed while it saved
-            shutil.rmtree(left, ignore_errors=True)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock()
+            for left in self.path.glob(".model-*"):  # by a run that was killed while it saved
+                shutil.rmtree(left, ignore_errors=True)
             if not self.resumed:
                 _write_atomically(self.path / "recipe.yaml", self.recipe.to_yaml())
             _write_atomically(self.path / "environment.json", json.dumps(environment(), indent=2))

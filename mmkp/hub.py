@@ -17,6 +17,7 @@ from mmkp.errors import InputError, nearest
 from mmkp.modeling_mmkp import MmkpForKeypointDetection
 from mmkp.processing_mmkp import MmkpProcessor
 from mmkp.registration import register
+from mmkp.schema import KeypointSchema
 
 WEIGHTS = "model.safetensors"
 # What transformers raises for a damaged or foreign checkpoint: whatever its parsers happen to stumble over.
@@ -137,14 +138,16 @@ def _digest(model: MmkpForKeypointDetection, processor: MmkpProcessor) -> str:
     return made.hexdigest()[:16]
 
 
-def check_schema(loaded: Loaded, schema_name: str, where: str) -> None:
+def check_schema(loaded: Loaded, schema: KeypointSchema, where: str) -> None:
     """Refuse data whose keypoints are not the model's.
 
     Raises:
         InputError: the schemas differ.
     """
-    if loaded.model.schema.name != schema_name:
+    own = loaded.model.schema
+    if (own.name, own.keypoints) != (schema.name, schema.keypoints):
         raise InputError(
             where, expected=f"keypoints of the schema {loaded.model.schema.name}, which {loaded.source} predicts",
-            got=schema_name, remedy="Choose another model, or fine-tune this one on the data.",
+            got=f"{schema.name}, {schema.num_keypoints} keypoints",
+            remedy="Choose another model, or fine-tune this one on the data.",
         )  # fmt: skip

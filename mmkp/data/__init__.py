@@ -1,8 +1,9 @@
-"""Datasets: each hands out Samples. `open_dataset` understands NAME, NAME:PATH."""
+"""Datasets: each hands out Samples. `open_dataset` understands NAME, NAME:PATH, a folder, and a Hub dataset id."""
 
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import Any
 
 from mmkp.data.sample import KeypointDataset
@@ -12,29 +13,97 @@ DATASETS: dict[str, str] = {
     "grid": "mmkp.data.grid:GridDataset",
     "talker": "mmkp.data.talker:TalkerDataset",
 }
-NEEDS_PATH = ("grid",)
-CARDS = {name: f"data_cards/{name}.md" for name in DATASETS}
+# Formats: a reader makes a table of rows from a path, and RowDataset hands them out.
+READERS: dict[str, str] = {
+    "folder": "mmkp.data.folder:read_folder",
+    "coco": "mmkp.data.readers.coco:read_coco",
+    "wholebody": "mmkp.data.readers.coco:read_wholebody",
+    "crowdpose": "mmkp.data.readers.coco:read_crowdpose",
+    "ap10k": "mmkp.data.readers.coco:read_ap10k",
+    "mpii": "mmkp.data.readers.mpii:read_mpii",
+    "300w": "mmkp.data.readers.faces:read_300w",
+    "wflw": "mmkp.data.readers.faces:read_wflw",
+    "aflw": "mmkp.data.readers.faces:read_aflw",
+    "cofw": "mmkp.data.readers.faces:read_cofw",
+    "csv": "mmkp.data.readers.csv_points:read_csv_points",
+    "icdar": "mmkp.data.readers.icdar:read_icdar",
+    "deeplabcut": "mmkp.data.readers.deeplabcut:read_deeplabcut",
+    "labelstudio": "mmkp.data.readers.labelstudio:read_labelstudio",
+    "cvat": "mmkp.data.readers.cvat:read_cvat",
+    "parquet": "mmkp.data.shards:read_parquet",
+    "webdataset": "mmkp.data.shards:read_webdataset",
+    "hub": "mmkp.data.hub_dataset:read_hub",
+}
+NEEDS_PATH = ("grid", *READERS)
+CARDS = {
+    "grid": "grid", "talker": "talker", "coco": "coco", "wholebody": "coco", "mpii": "mpii", "300w": "300w",
+    "wflw": "wflw", "csv": "youtube_faces", "icdar": "icdar2015",
+}  # fmt: skip
+
+
+def card_of(name: str) -> str:
+    """The page that says how to get a dataset and how it must lie."""
+    return f"data_cards/{CARDS.get(name, 'template')}.md"
+
+
+def split_spec(spec: str) -> tuple[str, str]:
+    """Name and path of NAME, NAME:PATH, a folder (the custom format) or ORG/NAME (a Hub dataset id).
+
+    Raises:
+        InputError: a word that is none of them.
+    """
+    name, _, path = spec.partition(":")
+    if name in DATASETS or name in READERS:
+        return name, path
+    if Path(spec).expanduser().exists():
+        return "folder", spec
+    if spec.count("/") == 1 and not spec.startswith((".", "/", "~")) and ":" not in spec:
+        return "hub", spec
+    raise InputError(
+        f"dataset {spec!r}", expected="a folder, a registered dataset (NAME or NAME:PATH) or a Hub id",
+        got="none of them", remedy=nearest(name, [*DATASETS, *READERS]),
+    )  # fmt: skip
+
+
+def open_table(spec: str, **options: Any) -> Any:
+    """The rows and faults of a dataset in one of the formats (`RowTable`), nothing decoded.
+
+    Raises:
+        InputError: no such data, a dataset that is not made of rows (grid, talker), an option that it does not have.
+    """
+    name, path = split_spec(spec)
+    if name not in READERS:
+        raise InputError(f"dataset {name}", expected="a dataset in one of the formats", got="one with its own reader")
+    _need_path(name, path)
+    return _call(name, READERS[name], (path,), options)
 
 
 def open_dataset(spec: str, split: str, **options: Any) -> KeypointDataset:
-    """A dataset from NAME or NAME:PATH.
+    """A dataset's split.
 
     Raises:
         InputError: no such dataset, no path where one is needed, an option that it does not have.
     """
-    name, _, path = spec.partition(":")
-    if name not in DATASETS:
-        raise InputError(
-            f"dataset {spec!r}", expected="a registered dataset, NAME or NAME:PATH", got=repr(name),
-            remedy=nearest(name, DATASETS),
-        )  # fmt: skip
+    name, path = split_spec(spec)
+    _need_path(name, path)
+    if name in READERS:
+        from mmkp.data.rows import RowDataset
+
+        return RowDataset(open_table(spec, **options), split)
+    return _call(name, DATASETS[name], (path,) if path else (), {"split": split, **options})
+
+
+def _need_path(name: str, path: str) -> None:
     if name in NEEDS_PATH and not path:
         raise InputError(
-            f"dataset {name}", expected=f"{name}:PATH", got="no path", remedy=f"{CARDS[name]} says how to get the data."
+            f"dataset {name}", expected=f"{name}:PATH", got="no path", remedy=f"{card_of(name)} says how to get it."
         )
-    module, _, attribute = DATASETS[name].partition(":")
+
+
+def _call(name: str, target: str, arguments: tuple, options: dict[str, Any]) -> Any:
+    module, _, attribute = target.partition(":")
     factory = getattr(importlib.import_module(module), attribute)
     try:
-        return factory(path, split=split, **options) if path else factory(split=split, **options)
+        return factory(*arguments, **options)
     except TypeError as error:  # an option that it does not have, or one of a wrong type
         raise InputError(f"dataset {name}", expected="options that it has", got=f"{options}: {error}") from error

@@ -26,6 +26,7 @@ from mmkp.data.grid_files import CARD, find_clips
 from mmkp.data.sample import Sample
 from mmkp.data.timing import WINDOW_S, evenly_spaced, sentence, text_at
 from mmkp.errors import InputError, nearest
+from mmkp.schema import load_schema
 
 SPLITS = ("train", "validation", "test", "others", "all")
 TEXT_TIMES = ("aligned", "even", "none")
@@ -48,7 +49,7 @@ class GridDataset:
     """
 
     name = "grid"
-    schema_name = "face68"
+    schema = load_schema("face68")
 
     def __init__(
         self,

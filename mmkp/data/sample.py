@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from mmkp.schema import KeypointSchema
+
 MODALITIES = ("image", "text", "audio")
 
 
@@ -58,14 +60,16 @@ class Sample:
 class KeypointDataset(Protocol):
     """What a dataset offers: samples by index, read lazily, and what they mean.
 
-    `name` says which dataset it is, `schema_name` which keypoints, `fingerprint` changes whenever a sample would.
+    `name` says which dataset it is, `schema` which keypoints, `fingerprint` changes whenever a sample would.
     `problems` lists what was skipped or masked while reading, one line each, by name.
     """
 
     name: str
-    schema_name: str
-    fingerprint: str
+    schema: KeypointSchema
     problems: Sequence[str]
+
+    @property
+    def fingerprint(self) -> str: ...
 
     def __len__(self) -> int: ...
 

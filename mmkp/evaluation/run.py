@@ -44,7 +44,7 @@ def evaluate(
         InputError: the data is not there or has other keypoints; a condition that does not exist or apply.
     """
     dataset = open_dataset(data, split, **(options or {}))
-    check_schema(loaded, dataset.schema_name, f"data {data}")
+    check_schema(loaded, dataset.schema, f"data {data}")
     for line in dataset.problems:
         say(f"{data}: {line}")
     chosen = _conditions(dataset, conditions)

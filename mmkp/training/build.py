@@ -20,7 +20,7 @@ from mmkp.modeling_mmkp import MmkpForKeypointDetection
 from mmkp.processing_mmkp import MmkpProcessor, make_processor
 from mmkp.recipe import Recipe, TrainingSection
 from mmkp.registration import register
-from mmkp.schema import KeypointSchema, load_schema
+from mmkp.schema import KeypointSchema
 
 MEAN_SHAPE_SAMPLES = 500  # the mean of so many shapes is known to a hundredth of their spread or better
 
@@ -48,7 +48,7 @@ def build(recipe: Recipe) -> Parts:
     data = recipe.data
     train_set = open_dataset(data.dataset, "train", **{**data.options, **data.train_options})
     validation_set = open_dataset(data.dataset, "validation", **data.options)
-    schema = load_schema(train_set.schema_name)
+    schema = train_set.schema
     torch.manual_seed(recipe.training.seed)
     config = MmkpConfig(**recipe.model_kwargs(), keypoint_schema=schema.model_dump(mode="json"))
     model, processor = make_model(config)

@@ -21,6 +21,7 @@ from mmkp.data.talker.generate import EXCERPT_S, SIZE, generate
 from mmkp.data.talker.phrases import SPLITS
 from mmkp.data.talker.speech import RATE_HZ, require_espeak
 from mmkp.errors import InputError, nearest
+from mmkp.schema import load_schema
 
 VERSION = 2  # of the generator: raise it whenever a sample would change
 LENGTHS = {"train": 6000, "validation": 480, "test": 960}
@@ -46,7 +47,7 @@ class TalkerDataset:
     """
 
     name = "talker"
-    schema_name = "face68"
+    schema = load_schema("face68")
 
     def __init__(
         self, split: str = "train", size: int = SIZE, n: int | None = None, seed: int = 0,

@@ -25,6 +25,11 @@ class MmkpImageConfig(PreTrainedConfig):
         deepest_stride: stages of the backbone beyond this stride are left out.
         frozen_norm: batch normalisation keeps its statistics (small batches, exact data parallelism).
         drop_path_rate: stochastic depth, where the backbone has it.
+        neck: `top_down` brings all stages onto the grid; `finest` takes the one stage of the grid's stride (for HRNet
+            its fused branch of that stride).
+        scales: 1 to 4 levels of an image pyramid, each half the size of the one before; one backbone serves all.
+        scale_fusion: how the levels are joined: `average`, `weighted`, `product`, `attention` (a softmax over the
+            levels at every place) or `conv_gru` (from coarse to fine).
     """
 
     model_type = "mmkp_image"
@@ -37,6 +42,9 @@ class MmkpImageConfig(PreTrainedConfig):
     deepest_stride: int = 32
     frozen_norm: bool = False
     drop_path_rate: float = 0.0
+    neck: str = "top_down"
+    scales: int = 1
+    scale_fusion: str = "average"
 
 
 class MmkpTextConfig(PreTrainedConfig):
@@ -99,7 +107,8 @@ class MmkpConfig(PreTrainedConfig):
         hidden_size: D, channels of tokens and grids.
         input_size_hw: height and width of the network's input, px; every frame of the model is this one.
         fusion: `name`, `level` (feature or model) and the fusion's own options.
-        head, codec, loss: `name` and their own options.
+        head, codec, loss: `name` and their own options; a loss without a name is the codec's usual one.
+        visibility: weight of the loss of a visibility output beside the head; 0: the model has none.
         keypoint_schema: the schema in its plain form (see mmkp.schema).
     """
 
@@ -120,6 +129,7 @@ class MmkpConfig(PreTrainedConfig):
     head: Any = None
     codec: Any = None
     loss: Any = None
+    visibility: float = 0.0
     keypoint_schema: dict | None = None
     mmkp_version: str = "0.1.0"
 
@@ -129,7 +139,7 @@ class MmkpConfig(PreTrainedConfig):
         self.fusion = {"name": "average", "level": "feature", **(self.fusion or {})}
         self.head = {"name": "heatmap", **(self.head or {})}
         self.codec = {"name": "heatmap", **(self.codec or {})}
-        self.loss = {"name": "heatmap", **(self.loss or {})}
+        self.loss = {"name": None, **(self.loss or {})}
         super().__post_init__(**kwargs)
 
     @property

@@ -101,19 +101,19 @@ def augment_affine(
     return np.column_stack([linear, centre + np.asarray(shift_xy) - linear @ centre])
 
 
-def whole_image_box(size_hw: tuple[int, int]) -> Float[np.ndarray, 4]:
+def whole_image_box(size_hw: tuple[int, int]) -> Float[np.ndarray, " 4"]:
     """The box, xywh px, that holds a whole picture of the given height and width."""
     return np.array([-0.5, -0.5, size_hw[1], size_hw[0]], dtype=np.float64)
 
 
-def square_box(box_xywh: Float[np.ndarray, 4]) -> Float[np.ndarray, 4]:
+def square_box(box_xywh: Float[np.ndarray, " 4"]) -> Float[np.ndarray, " 4"]:
     """The smallest square about the middle of a box that holds it. xywh px."""
     x, y, width, height = np.asarray(box_xywh, dtype=np.float64)
     side = max(width, height)
     return np.array([x + (width - side) / 2, y + (height - side) / 2, side, side])
 
 
-def crop_affine(box_xywh: Float[np.ndarray, 4], size_hw: tuple[int, int]) -> Float[np.ndarray, "2 3"]:
+def crop_affine(box_xywh: Float[np.ndarray, " 4"], size_hw: tuple[int, int]) -> Float[np.ndarray, "2 3"]:
     """Image frame -> input frame: the box fills the input, its aspect kept, the shorter side padded.
 
     Args:

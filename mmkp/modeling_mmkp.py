@@ -14,12 +14,14 @@ from transformers.utils import ModelOutput
 from mmkp import losses
 from mmkp.codecs import make_codec
 from mmkp.configuration_mmkp import MODALITIES, MmkpConfig
+from mmkp.criteria import make_criterion
 from mmkp.encoders import make_encoder
 from mmkp.encoders.text import as_mask
 from mmkp.errors import InputError
 from mmkp.fusion import make_fusion
 from mmkp.fusion.lift import TokenLift
-from mmkp.heads import make_head
+from mmkp.heads import head_upsample, make_head
+from mmkp.heads.visibility import VisibilityHead
 from mmkp.schema import KeypointSchema, parse_schema
 
 
@@ -32,6 +34,7 @@ class MmkpKeypointOutput(ModelOutput):
         keypoints_xy: (B, K, 2) px, input frame.
         scores: (B, K) in [0, 1].
         raw: the head's output after fusion, as the codec reads it.
+        visibility: (B, K) probability that the keypoint can be seen, where the model says so.
         image_to_input: (B, 2, 3), as given.
         loss_per_item: (B,), when labels were given.
     """
@@ -40,8 +43,17 @@ class MmkpKeypointOutput(ModelOutput):
     keypoints_xy: Tensor | None = None
     scores: Tensor | None = None
     raw: Tensor | None = None
+    visibility: Tensor | None = None
     image_to_input: Tensor | None = None
     loss_per_item: Tensor | None = None
+
+
+@dataclass
+class Detected:
+    """What the heads say after fusion: every stage, the last of which is the answer, and visibility logits (B, K)."""
+
+    stages: tuple[Tensor, ...]
+    visibility: Tensor | None = None
 
 
 @dataclass
@@ -88,7 +100,8 @@ class MmkpForKeypointDetection(MmkpPreTrainedModel):
             raise InputError("model.modalities", expected="at least one of image, text, audio", got="none")
         self.schema: KeypointSchema = parse_schema(config.keypoint_schema, "of the model")
         count = self.schema.num_keypoints
-        self.codec = make_codec(**config.codec, stride=config.image_config.stride, input_size_hw=config.input_size_hw)
+        stride = head_stride(config)
+        self.codec = make_codec(**config.codec, stride=stride, input_size_hw=config.input_size_hw)
         sizes = {"image": {"input_size_hw": config.input_size_hw}}
         self.encoders = nn.ModuleDict(
             {m: make_encoder(m, getattr(config, f"{m}_config"), channels, **sizes.get(m, {})) for m in self.modalities}
@@ -97,14 +110,23 @@ class MmkpForKeypointDetection(MmkpPreTrainedModel):
         uses_tokens = getattr(self.fusion, "uses_tokens", False)
         lifted = [m for m in self.modalities if m != "image" and not uses_tokens]
         self.lifts = nn.ModuleDict({m: TokenLift(channels) for m in lifted})
-        heads = self.modalities if config.fusion["level"] == "model" else ("joint",)
-        self.heads = nn.ModuleDict(
-            {m: make_head(channels=channels, num_keypoints=count, codec=config.codec["name"], **config.head)
-             for m in heads}
-        )  # fmt: skip
+        self.at_model_level = config.fusion["level"] == "model"
+        if self.at_model_level and config.fusion["name"] not in self.codec.joins:
+            raise InputError(
+                "fusion.name", expected=f"{' or '.join(self.codec.joins)} at model level with the codec "
+                f"{config.codec['name']}", got=repr(config.fusion["name"]),
+            )  # fmt: skip
+        heads = self.modalities if self.at_model_level else ("joint",)
+        made = {"codec_name": config.codec["name"], "codec": self.codec, "grid_hw": config.grid_hw, **config.head}
+        self.heads = nn.ModuleDict({m: make_head(channels=channels, num_keypoints=count, **made) for m in heads})
+        sees = heads if config.visibility else ()
+        self.visibility = nn.ModuleDict({m: VisibilityHead(channels, count) for m in sees})
+        loss = {"name": self.codec.loss, **{k: v for k, v in config.loss.items() if v is not None}}
+        group_weights = loss.pop("group_weights", None)
+        self.criterion = make_criterion(codec_name=config.codec["name"], codec=self.codec, schema=self.schema, **loss)
         # The training set's mean shape, in [0, 1] of the input's width and height: what is known without looking.
         self.register_buffer("mean_shape", torch.full((count, 2), 0.5))
-        self.register_buffer("loss_weight", _point_weights(self.schema, config.loss.get("group_weights")))
+        self.register_buffer("loss_weight", _point_weights(self.schema, group_weights))
         self.post_init()
 
     def forward(
@@ -138,12 +160,13 @@ class MmkpForKeypointDetection(MmkpPreTrainedModel):
             "audio": (input_features, input_features_mask),
         }  # fmt: skip
         encoded = self.encode(inputs, modality_mask)
-        raw = self.detect(encoded)
-        keypoints_xy, scores = self.codec.decode(raw)
-        loss_per_item = None if labels is None else self.loss(raw, labels)
+        detected = self.detect(encoded)
+        keypoints_xy, scores = self.codec.decode(detected.stages[-1])
+        loss_per_item = None if labels is None else self.loss(detected, labels)
         return MmkpKeypointOutput(
             loss=None if loss_per_item is None else loss_per_item.mean(),
-            keypoints_xy=keypoints_xy, scores=scores, raw=raw, image_to_input=image_to_input,
+            keypoints_xy=keypoints_xy, scores=scores, raw=detected.stages[-1], image_to_input=image_to_input,
+            visibility=None if detected.visibility is None else detected.visibility.sigmoid(),
             loss_per_item=loss_per_item,
         )  # fmt: skip
 
@@ -187,17 +210,31 @@ class MmkpForKeypointDetection(MmkpPreTrainedModel):
         real = torch.ones(len(here), token_mask.shape[1], dtype=torch.bool, device=here.device)
         return whole, real.index_copy(0, at, token_mask)
 
-    def detect(self, encoded: Encoded) -> Tensor:
-        """Lift, fuse and read: the head's output, as the codec understands it. Cheap beside `encode`."""
+    def detect(self, encoded: Encoded) -> Detected:
+        """Lift, fuse and read. Cheap beside `encode`."""
         grids = self.lift(encoded)
-        if self.config.fusion["level"] == "model":
-            raws = {m: self.heads[m](grid) for m, grid in grids.items()}
-            return self.fusion.join_outputs(raws, encoded.present, self.codec)
+        if self.at_model_level:
+            return self._join({m: self._read(m, grid) for m, grid in grids.items()}, encoded.present)
         if getattr(self.fusion, "uses_tokens", False):
             grid = self.fusion(grids, encoded.present, encoded.tokens, encoded.masks, self.config.grid_hw)
         else:
             grid = self.fusion(grids, encoded.present)
-        return self.heads["joint"](grid)
+        return self._read("joint", grid)
+
+    def _read(self, head: str, grid: Float[Tensor, "B D h w"]) -> Detected:
+        stages = self.heads[head](grid)
+        visibility = self.visibility[head](grid) if head in self.visibility else None
+        return Detected(stages if isinstance(stages, tuple) else (stages,), visibility)
+
+    def _join(self, said: dict[str, Detected], present: Tensor) -> Detected:
+        """Model level: every stage of the heads joined by the rule; of the visibilities, the mean of the logits."""
+        count = len(next(iter(said.values())).stages)
+        stages = [
+            self.fusion.join_outputs({m: d.stages[i] for m, d in said.items()}, present, self.codec)
+            for i in range(count)
+        ]
+        seen = {m: d.visibility for m, d in said.items() if d.visibility is not None}
+        return Detected(tuple(stages), self.fusion.mean(seen, present) if seen else None)
 
     def lift(self, encoded: Encoded) -> dict[str, Float[Tensor, "B D h w"]]:
         """Every modality's tokens on the image grid; the image's already lie on it."""
@@ -210,18 +247,30 @@ class MmkpForKeypointDetection(MmkpPreTrainedModel):
                 grids[m] = self.lifts[m](tokens, encoded.masks[m], (height, width))
         return grids
 
-    def loss(self, raw: Tensor, labels: Float[Tensor, "B K 3"]) -> Float[Tensor, B]:
-        """The loss of every item: divergence of the heatmap plus distance of its mean, in cells of the grid."""
-        options: dict[str, Any] = self.config.loss
+    def loss(self, detected: Detected, labels: Float[Tensor, "B K 3"]) -> Float[Tensor, " B"]:
+        """The loss of every item: the criterion's mean over the stages, and the visibility's."""
         target = self.codec.encode(labels[..., :2], labels[..., 2] > 0)
-        weight = target.weight * self.loss_weight
-        log_density = self.codec.log_density(raw)
-        measure = losses.heatmap_mse if options.get("kind", "cross_entropy") == "mse" else losses.heatmap_cross_entropy
-        value = measure(log_density, target, weight)
-        if share := options.get("coordinate", 1.0):
-            expected = self.codec.expected_xy_grid(log_density)
-            value = value + share * losses.euclidean(expected, target.xy_grid, weight)
+        parts = [self.criterion(raw, target, self.loss_weight) for raw in detected.stages]
+        value = torch.stack(parts).mean(0)
+        if detected.visibility is not None:
+            seen = losses.visibility_cross_entropy(detected.visibility, labels[..., 2])
+            value = value + self.config.visibility * seen
         return value
+
+
+def head_stride(config: MmkpConfig) -> int:
+    """px of the input per cell of what the head puts out.
+
+    Raises:
+        InputError: a head that refines the grid to less than one px.
+    """
+    finer = head_upsample(**config.head)
+    if config.image_config.stride % finer:
+        raise InputError(
+            "head", expected=f"an image.stride that is a multiple of {finer}, as the head makes the grid {finer} times "
+            "finer", got=str(config.image_config.stride),
+        )  # fmt: skip
+    return config.image_config.stride // finer
 
 
 def _point_weights(schema: KeypointSchema, group_weights: dict[str, float] | None) -> Tensor:

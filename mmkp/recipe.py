@@ -38,12 +38,10 @@ class FusionSection(Part):
     level: Literal["feature", "model"] = "feature"
 
 
-class LossSection(Section):
-    """kind: of the heatmap; coordinate: weight of the distance in cells; group_weights: by the schema's groups."""
+class LossSection(Part):
+    """A criterion by name, the codec's usual one without; group_weights: by the schema's groups; its own options."""
 
-    name: Literal["heatmap"] = "heatmap"
-    kind: Literal["cross_entropy", "mse"] = "cross_entropy"
-    coordinate: Annotated[float, Field(ge=0)] = 1.0
+    name: str | None = None  # type: ignore[assignment]
     group_weights: dict[str, Positive] = {}
 
 
@@ -76,6 +74,7 @@ class ModelSection(Section):
     head: Part = Part(name="heatmap")
     codec: Part = Part(name="heatmap")
     loss: LossSection = LossSection()
+    visibility: Annotated[float, Field(ge=0)] = 0.0
 
 
 class DataSection(Section):

@@ -14,7 +14,8 @@ os.environ["COLUMNS"] = "200"
 from jaxtyping import install_import_hook
 
 # Shapes in signatures are checked while the tests run.
-CHECKED = ["mmkp.geometry", "mmkp.losses", "mmkp.metrics", "mmkp.codecs", "mmkp.fusion", "mmkp.encoders", "mmkp.heads"]
+CHECKED = [f"mmkp.{name}" for name in ("geometry", "experts", "losses", "criteria", "metrics", "codecs")]
+CHECKED += [f"mmkp.{name}" for name in ("fusion", "encoders", "heads")]
 install_import_hook(CHECKED, "beartype.beartype")
 
 import cv2

@@ -86,13 +86,6 @@ def test_model_level_product_is_the_normalised_product_of_experts(codec):
     torch.testing.assert_close(codec.log_density(joined).exp().flatten(), expected / expected.sum())
 
 
-def test_a_codec_without_distribution_refuses_model_level():
-    with pytest.raises(InputError, match="declares a distribution"):
-        FusionRule(("image",), "product").join_outputs(
-            {"image": logits(1.0)}, torch.ones(1, 1, dtype=torch.bool), object()
-        )
-
-
 @pytest.mark.parametrize("weights", [{"image": -1.0}, {"image": 0.0}, {"picture": 1.0}])
 def test_bad_weights_are_refused(weights):
     with pytest.raises(InputError, match=r"fusion\.weights"):

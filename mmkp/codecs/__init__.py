@@ -1,4 +1,13 @@
-"""Codecs: keypoints in the input frame <-> what a head puts out. Encode and decode stand side by side."""
+"""Codecs: keypoints in the input frame <-> what a head puts out. Encode and decode stand side by side.
+
+What a codec offers:
+    encode(keypoints_xy, labelled) -> target      a NamedTuple with `weight` (B, K), 0 for what is not learned from
+    decode(raw) -> keypoints_xy, scores           (B, K, 2) px, input frame; (B, K) in [0, 1]
+    join(kind, stacked, weights) -> raw           what several heads say together, for the rules in `joins`
+    raw_shape(num_keypoints)                      of one item's raw output
+    resolution_px                                 the largest error of encode and decode, px of the input
+    loss                                          the criterion that a recipe gets without naming one
+"""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mmkp import geometry
 from mmkp.errors import InputError
+from mmkp.experts import join_log_densities
 
 SCORE_RADIUS_CELLS = 2  # a 5x5 window: about 90 % of a Gaussian of sigma 1.25 cells
 
@@ -52,6 +53,8 @@ class HeatmapCodec:
     decode_by: str = "soft_argmax"
 
     declares_distribution = True
+    joins = ("average", "weighted", "product")
+    loss = "heatmap"
 
     def __post_init__(self) -> None:
         if self.decode_by not in ("soft_argmax", "dark"):
@@ -67,6 +70,10 @@ class HeatmapCodec:
     def grid_hw(self) -> tuple[int, int]:
         """Cells of the heatmap, height and width."""
         return self.input_size_hw[0] // self.stride, self.input_size_hw[1] // self.stride
+
+    def raw_shape(self, num_keypoints: int) -> tuple[int, ...]:
+        """(K, h, w)."""
+        return num_keypoints, *self.grid_hw
 
     @property
     def resolution_px(self) -> float:
@@ -109,6 +116,13 @@ class HeatmapCodec:
     def from_log_density(self, log_density: Float[Tensor, "B K h w"]) -> Float[Tensor, "B K h w"]:
         """The head's output that declares the given distribution, which need not be normalised."""
         return log_density
+
+    def join(
+        self, kind: str, stacked: Float[Tensor, "B M K h w"], weights: Float[Tensor, "B M"]
+    ) -> Float[Tensor, "B K h w"]:
+        """What several heads say together (see mmkp.experts)."""
+        logs = self.log_density(stacked.flatten(0, 1)).view(stacked.shape)
+        return self.from_log_density(join_log_densities(kind, logs, weights))
 
     def expected_xy_grid(self, log_density: Float[Tensor, "B K h w"]) -> Float[Tensor, "B K 2"]:
         """The mean of the distribution, in the grid frame: the differentiable decode that losses use."""

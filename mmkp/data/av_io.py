@@ -24,7 +24,7 @@ class Sound:
         cut: packets are missing in the middle, and what follows was left out: it would be heard too early.
     """
 
-    samples: Int16[np.ndarray, T]
+    samples: Int16[np.ndarray, " T"]
     rate_hz: int
     start_s: float
     cut: bool

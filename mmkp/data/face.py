@@ -27,7 +27,7 @@ def eye_frame(keypoints_xy: Float[np.ndarray, "68 2"]) -> tuple[np.ndarray, floa
     return (right + left) / 2, float(np.linalg.norm(across)), float(np.arctan2(across[1], across[0]))
 
 
-def face_box(keypoints_xy: Float[np.ndarray, "68 2"]) -> Float[np.ndarray, 4]:
+def face_box(keypoints_xy: Float[np.ndarray, "68 2"]) -> Float[np.ndarray, " 4"]:
     """The square box of a face, from its eyes. xywh px, in the frame of the keypoints."""
     middle, distance, _ = eye_frame(keypoints_xy)
     side = BOX_SIDE * distance

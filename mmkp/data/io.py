@@ -40,7 +40,7 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
         raise InputError(f"image {path.name}", expected="a picture (JPEG, PNG, WebP ...)", got=str(error)) from error
 
 
-def read_audio(path: str | Path) -> tuple[Float32[np.ndarray, T], int]:
+def read_audio(path: str | Path) -> tuple[Float32[np.ndarray, " T"], int]:
     """A sound as mono samples in [-1, 1] and its rate in Hz: WAV, FLAC, OGG, MP3 by soundfile, a video's by PyAV.
 
     Raises:
@@ -56,7 +56,7 @@ def read_audio(path: str | Path) -> tuple[Float32[np.ndarray, T], int]:
     return check_audio(samples, rate_hz, where=f"audio {path.name}"), int(rate_hz)
 
 
-def check_audio(samples: np.ndarray, rate_hz: int, where: str = "audio") -> Float32[np.ndarray, T]:
+def check_audio(samples: np.ndarray, rate_hz: int, where: str = "audio") -> Float32[np.ndarray, " T"]:
     """Mono samples that can be heard.
 
     Args:
@@ -89,7 +89,7 @@ def check_audio(samples: np.ndarray, rate_hz: int, where: str = "audio") -> Floa
     return samples
 
 
-def _read_with_pyav(path: Path, first_error: Exception) -> tuple[np.ndarray, int]:
+def _read_with_pyav(path: Path, first_error: Exception) -> tuple[np.ndarray, " int"]:
     import av
 
     refusal = InputError(

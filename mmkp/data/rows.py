@@ -49,7 +49,7 @@ class Row:
     group: str
     where: str
     keypoints_xy: Float32[np.ndarray, "K 2"]
-    visible: UInt8[np.ndarray, K]
+    visible: UInt8[np.ndarray, " K"]
     box_xywh: np.ndarray | None = None
     image: Path | None = None
     frame: int | None = None
@@ -183,7 +183,7 @@ class RowDataset:
         return read_frame(row.image, row.frame)
 
     @staticmethod
-    def read_audio(row: Row) -> tuple[Float32[np.ndarray, T], int, float | None]:
+    def read_audio(row: Row) -> tuple[Float32[np.ndarray, " T"], int, float | None]:
         """The row's sound, its rate in Hz and the picture's moment within it, s.
 
         Raises:

@@ -37,10 +37,10 @@ class Sample:
     id: str
     group: str
     keypoints_xy: Float32[np.ndarray, "K 2"]
-    visible: UInt8[np.ndarray, K]
+    visible: UInt8[np.ndarray, " K"]
     box_xywh: np.ndarray
     image: UInt8[np.ndarray, "H W 3"] | None = None
-    audio: Float32[np.ndarray, T] | None = None
+    audio: Float32[np.ndarray, " T"] | None = None
     rate_hz: int = 16_000
     audio_time_s: float | None = None
     text: str | None = None

@@ -21,7 +21,7 @@ def predict_one(
     loaded: Loaded,
     image: np.ndarray | None = None,
     text: str | None = None,
-    audio: tuple[np.ndarray, int] | None = None,
+    audio: tuple[np.ndarray, " int"] | None = None,
     audio_time_s: float | None = None,
     box_xywh: list[float] | None = None,
 ) -> dict[str, Any]:

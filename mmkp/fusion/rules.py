@@ -16,20 +16,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from mmkp.errors import InputError, nearest
+from mmkp.experts import weighted_sum
 
 
-def masked_weights(logits: Float[Tensor, M], present: Bool[Tensor, "B M"]) -> Float[Tensor, "B M"]:
+def masked_weights(logits: Float[Tensor, " M"], present: Bool[Tensor, "B M"]) -> Float[Tensor, "B M"]:
     """Softmax over the present members: 0 for the absent, summing to 1; all 0 where nothing is present."""
     expanded = logits.float().expand(present.shape)
     weights = torch.softmax(expanded.masked_fill(~present, torch.finfo(torch.float32).min), dim=-1)
     return weights * present
-
-
-def weighted_sum(stacked: Float[Tensor, "B M *rest"], weights: Float[Tensor, "B M"]) -> Float[Tensor, B * rest]:
-    """sum_m w_m x_m; a member of weight 0 is left out, whatever it holds (NaN included)."""
-    weights = weights.view(*weights.shape, *[1] * (stacked.ndim - 2))
-    held = torch.where(weights > 0, stacked, torch.zeros_like(stacked))  # before the product: NaN * 0 has a gradient
-    return (held * weights.to(stacked.dtype)).sum(1)
 
 
 def log_softplus(x: Tensor) -> Tensor:
@@ -87,12 +81,12 @@ class FusionRule(nn.Module):
         """The weight of each member for each item: 0 where absent, sum 1."""
         return masked_weights(self.logits, present)
 
-    def _stack(self, parts: dict[str, Tensor], present: Bool[Tensor, "B M"]) -> tuple[Tensor, Tensor]:
+    def _stack(self, parts: dict[str, Tensor], present: Bool[Tensor, "B M"]) -> tuple[Tensor, " Tensor"]:
         there = torch.tensor([m in parts for m in self.members], device=present.device)
         blank = torch.zeros_like(next(iter(parts.values())))
         return torch.stack([parts.get(m, blank) for m in self.members], dim=1), present & there
 
-    def forward(self, parts: dict[str, Float[Tensor, B * rest]], present: Bool[Tensor, "B M"]) -> Tensor:
+    def forward(self, parts: dict[str, Float[Tensor, " B *rest"]], present: Bool[Tensor, "B M"]) -> Tensor:
         """Join features. `present` is (B, M) in the order of `members`; (B, *rest), 0 where nothing is present."""
         stacked, present = self._stack(parts, present)
         weights = self.weights(present)
@@ -106,26 +100,16 @@ class FusionRule(nn.Module):
         joined = torch.where(alone, weighted_sum(stacked.float(), weights), joined)
         return joined.to(stacked.dtype) * present.any(1).view(-1, *[1] * (joined.ndim - 1))
 
+    def mean(self, parts: dict[str, Float[Tensor, "B K"]], present: Bool[Tensor, "B M"]) -> Float[Tensor, "B K"]:
+        """The weighted mean, whatever the rule: of logits that are no distribution over places."""
+        stacked, present = self._stack(parts, present)
+        return weighted_sum(stacked, self.weights(present))
+
     def join_outputs(self, raws: dict[str, Tensor], present: Bool[Tensor, "B M"], codec: Any) -> Tensor:
-        """Join the heads' outputs as the distributions that they declare (model level).
+        """Join the heads' outputs as what they declare (model level): by `codec.join`, which knows what they mean.
 
-        Average and weighted give the mixture of the distributions. Product is the product of experts (Hinton 2002),
-        normalised: with equal weights every present expert has the exponent 1, so that experts who agree sharpen.
-
-        Raises:
-            InputError: for a codec that declares no distribution.
+        Average and weighted give the mixture of distributions, or the mean of coordinates. Product is the product of
+        experts, for distributions only.
         """
-        if not getattr(codec, "declares_distribution", False):
-            raise InputError(
-                "fusion.level", expected="a codec that declares a distribution, for fusion at model level",
-                got=type(codec).__name__,
-            )  # fmt: skip
-        logs, present = self._stack({m: codec.log_density(raw) for m, raw in raws.items()}, present)
-        weights = self.weights(present)
-        if self.kind == "product":
-            return codec.from_log_density(weighted_sum(logs, weights * present.sum(1, keepdim=True)))
-        shape = [1] * (logs.ndim - 2)
-        held = (weights > 0).view(*weights.shape, *shape)
-        floor = torch.finfo(torch.float32).min / 4
-        terms = torch.where(held, logs + weights.clamp_min(1e-30).log().view(*weights.shape, *shape), floor)
-        return codec.from_log_density(torch.logsumexp(terms, dim=1))
+        stacked, present = self._stack(raws, present)
+        return codec.join(self.kind, stacked, self.weights(present))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -14,13 +16,16 @@ class HeatmapHead(nn.Module):
     Args:
         channels: D.
         num_keypoints: K.
+        codec, grid_hw: not used: the output lies on the grid.
         layers: residual blocks of depthwise 5x5 and pointwise convolution.
         kernel: of the depthwise convolution, cells.
     """
 
     codecs = ("heatmap",)
 
-    def __init__(self, channels: int, num_keypoints: int, layers: int = 2, kernel: int = 5) -> None:
+    def __init__(
+        self, channels: int, num_keypoints: int, codec: Any, grid_hw: tuple[int, int], layers: int = 2, kernel: int = 5
+    ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(conv_norm(channels, channels, kernel) for _ in range(layers))
         self.logits = nn.Conv2d(channels, num_keypoints, 1, bias=False)  # a softmax over cells would not see one

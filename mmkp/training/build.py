@@ -106,7 +106,7 @@ def part_of(parameter: str) -> str:
     first, second = parameter.split(".")[:2]
     if first in ("encoders", "lifts"):
         return second
-    return "head" if first == "heads" else "fusion"
+    return "head" if first in ("heads", "visibility", "criterion") else "fusion"
 
 
 def parameter_groups(model: nn.Module, training: TrainingSection) -> list[dict]:

@@ -1,4 +1,4 @@
-"""Losses, per item and masked by visibility; averaged by the caller. They see grids and distributions, never pixels."""
+"""Losses of heatmaps, per item: they see grids and distributions, never pixels."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmkp.codecs.heatmap import HeatmapTarget
-
-
-def weighted_mean(values: Float[Tensor, "B K"], weight: Float[Tensor, "B K"]) -> Float[Tensor, B]:
-    """The mean over keypoints by weight; 0 for an item in which every weight is 0."""
-    return (values * weight).sum(-1) / weight.sum(-1).clamp_min(1e-6)
+from mmkp.losses.masking import weighted_mean
 
 
 def heatmap_cross_entropy(
     log_density: Float[Tensor, "B K h w"], target: HeatmapTarget, weight: Float[Tensor, "B K"]
-) -> Float[Tensor, B]:
+) -> Float[Tensor, " B"]:
     """Kullback-Leibler divergence from the target's Gaussian to the predicted distribution, nats.
 
     The divergence is the cross-entropy less the target's own entropy, so that 0 is perfect.
@@ -28,15 +24,8 @@ def heatmap_cross_entropy(
 
 def heatmap_mse(
     log_density: Float[Tensor, "B K h w"], target: HeatmapTarget, weight: Float[Tensor, "B K"]
-) -> Float[Tensor, B]:
+) -> Float[Tensor, " B"]:
     """Squared difference of the heatmaps, both scaled so that the target's peak is 1, summed over the grid."""
     heat = target.heatmap()
     peak = heat.flatten(2).amax(-1)[..., None, None]
     return weighted_mean((((log_density.exp() - heat) / peak) ** 2).flatten(2).sum(-1), weight)
-
-
-def euclidean(
-    xy: Float[Tensor, "B K 2"], target_xy: Float[Tensor, "B K 2"], weight: Float[Tensor, "B K"]
-) -> Float[Tensor, B]:
-    """Distance between points, in the unit of the points; smooth at 0 (below a hundredth of the unit)."""
-    return weighted_mean(((xy - target_xy).square().sum(-1) + 1e-4).sqrt() - 1e-2, weight)

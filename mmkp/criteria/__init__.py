@@ -1,0 +1,43 @@
+"""Criteria: what is minimised, per item, for a codec's targets. Built from the pure functions of mmkp.losses.
+
+A criterion is a module, because some learn (the flow of RLE); `codecs` lists the codecs whose targets it understands.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from mmkp.criteria.heatmap import HeatmapCriterion
+from mmkp.errors import InputError, choose
+from mmkp.schema import KeypointSchema
+
+CRITERIA: dict[str, Any] = {
+    "heatmap": HeatmapCriterion,
+}
+
+
+def make_criterion(name: str, codec_name: str, codec: Any, schema: KeypointSchema, **options: Any) -> nn.Module:
+    """A criterion by name.
+
+    Args:
+        name: of the criterion.
+        codec_name, codec: whose targets it compares with.
+        schema: of the keypoints.
+        options: the criterion's own.
+
+    Raises:
+        InputError: no such criterion, a codec that it does not fit, an option that it does not have.
+    """
+    factory: Any = choose("loss.name", name, CRITERIA)
+    if codec_name not in factory.codecs:
+        fitting = [n for n, c in CRITERIA.items() if codec_name in c.codecs]
+        raise InputError(
+            f"loss {name}", expected=f"a codec among {', '.join(factory.codecs)}", got=repr(codec_name),
+            remedy=f"For {codec_name} choose the loss {' or '.join(fitting)}." if fitting else "",
+        )  # fmt: skip
+    try:
+        return factory(codec, schema, **options)
+    except TypeError as error:
+        raise InputError(f"loss {name}", expected="options that it has", got=str(options)) from error

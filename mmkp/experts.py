@@ -1,0 +1,63 @@
+"""What several experts say, joined into what they say together: mixtures and products of distributions.
+
+The members stand on axis 1; their weights are 0 for who is absent and sum to 1 over who is there.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def weighted_sum(stacked: Float[Tensor, "B M *rest"], weights: Float[Tensor, "B M"]) -> Float[Tensor, " B *rest"]:
+    """sum_m w_m x_m; a member of weight 0 is left out, whatever it holds (NaN included)."""
+    weights = over(weights, stacked)
+    held = torch.where(weights > 0, stacked, torch.zeros_like(stacked))  # before the product: NaN * 0 has a gradient
+    return (held * weights.to(stacked.dtype)).sum(1)
+
+
+def over(weights: Float[Tensor, "B M"], stacked: Float[Tensor, "B M *rest"]) -> Tensor:
+    """The weights with as many axes as what they weigh."""
+    return weights.view(*weights.shape, *[1] * (stacked.ndim - 2))
+
+
+def exponents(weights: Float[Tensor, "B M"]) -> Float[Tensor, "B M"]:
+    """Exponents of a product of experts: equal weights give every present expert the exponent 1 (Hinton 2002)."""
+    return weights * (weights > 0).sum(1, keepdim=True)
+
+
+def join_log_densities(
+    kind: str, logs: Float[Tensor, "B M *rest"], weights: Float[Tensor, "B M"]
+) -> Float[Tensor, " B *rest"]:
+    """The logarithm of the joint distribution; for `product` not normalised.
+
+    Args:
+        kind: `product`, the product of experts, in which experts who agree sharpen; else the mixture.
+        logs: logarithms of the experts' densities.
+        weights: of the experts.
+    """
+    if kind == "product":
+        return weighted_sum(logs, exponents(weights))
+    held = over(weights, logs)
+    floor = torch.finfo(torch.float32).min / 4
+    return torch.logsumexp(torch.where(held > 0, logs + held.clamp_min(1e-30).log(), floor), dim=1)
+
+
+def join_gaussians(
+    kind: str,
+    mean: Float[Tensor, "B M *rest"],
+    variance: Float[Tensor, "B M *rest"],
+    weights: Float[Tensor, "B M"],
+) -> tuple[Float[Tensor, " B *rest"], Float[Tensor, " B *rest"]]:
+    """Mean and variance of the joint distribution of independent Gaussians, each axis by itself.
+
+    `product` weighs every mean by its precision; the mixture is given by its first two moments.
+    """
+    held = over(weights, mean) > 0
+    mean, variance = torch.where(held, mean, 0.0), torch.where(held, variance, 1.0)
+    if kind == "product":
+        precision = weighted_sum(1 / variance, exponents(weights))
+        return weighted_sum(mean / variance, exponents(weights)) / precision, 1 / precision
+    joint = weighted_sum(mean, weights)
+    return joint, weighted_sum(variance + (mean - joint[:, None]) ** 2, weights)

@@ -109,6 +109,7 @@ class MmkpConfig(PreTrainedConfig):
         fusion: `name`, `level` (feature or model) and the fusion's own options.
         head, codec, loss: `name` and their own options; a loss without a name is the codec's usual one.
         visibility: weight of the loss of a visibility output beside the head; 0: the model has none.
+        calibration: temperature and bias of the scores, fitted on validation (mmkp.calibration); None: as they come.
         keypoint_schema: the schema in its plain form (see mmkp.schema).
     """
 
@@ -130,6 +131,7 @@ class MmkpConfig(PreTrainedConfig):
     codec: Any = None
     loss: Any = None
     visibility: float = 0.0
+    calibration: dict | None = None
     keypoint_schema: dict | None = None
     mmkp_version: str = "0.1.0"
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from mmkp import losses
+from mmkp.calibration import temper
 from mmkp.codecs import make_codec
 from mmkp.configuration_mmkp import MODALITIES, MmkpConfig
 from mmkp.criteria import make_criterion
@@ -161,7 +162,7 @@ class MmkpForKeypointDetection(MmkpPreTrainedModel):
         }  # fmt: skip
         encoded = self.encode(inputs, modality_mask)
         detected = self.detect(encoded)
-        keypoints_xy, scores = self.codec.decode(detected.stages[-1])
+        keypoints_xy, scores = self.read(detected)
         loss_per_item = None if labels is None else self.loss(detected, labels)
         return MmkpKeypointOutput(
             loss=None if loss_per_item is None else loss_per_item.mean(),
@@ -220,6 +221,12 @@ class MmkpForKeypointDetection(MmkpPreTrainedModel):
         else:
             grid = self.fusion(grids, encoded.present)
         return self._read("joint", grid)
+
+    def read(self, detected: Detected) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
+        """Keypoints in px of the input frame, and scores, calibrated where the model is."""
+        keypoints_xy, scores = self.codec.decode(detected.stages[-1])
+        known = self.config.calibration
+        return keypoints_xy, scores if known is None else temper(scores, known["temperature"], known["bias"])
 
     def _read(self, head: str, grid: Float[Tensor, "B D h w"]) -> Detected:
         stages = self.heads[head](grid)

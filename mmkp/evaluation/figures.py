@@ -47,6 +47,27 @@ def error_by_subset(summary: dict[str, Any], focus: str | None, path: Path) -> N
     plt.close(figure)
 
 
+def reliability(tables: dict[str, Any], path: Path) -> None:
+    """Accuracy over confidence by condition and subset, beside the diagonal; the marker's area tells the share."""
+    conditions = list(dict.fromkeys(condition for condition, _ in tables))
+    figure, axes = plt.subplots(1, len(conditions), figsize=(3.6 * len(conditions), 3.6), sharey=True, squeeze=False)
+    for axis, condition in zip(axes[0], conditions, strict=True):
+        axis.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle=":")
+        for (of, subset), table in tables.items():
+            if of == condition:
+                size = 120 * table.count / max(table.count.sum(), 1) + 2
+                colour = COLOURS.get(subset, "#7f4fa8")
+                axis.plot(table.confidence, table.accuracy, color=colour, linewidth=1, label=subset)
+                axis.scatter(table.confidence, table.accuracy, s=size, color=colour)
+        axis.set(xlabel="score", title=condition, xlim=(0, 1), ylim=(0, 1))
+        axis.grid(alpha=0.3)
+    axes[0][0].set_ylabel("share of right keypoints")
+    axes[0][0].legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
 def training_curves(log: Path, path: Path) -> bool:
     """Loss and validation error over steps from metrics.jsonl; False where there is no such file."""
     if not log.is_file():

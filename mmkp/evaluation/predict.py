@@ -128,7 +128,7 @@ def detect_subsets(
             yield subset, blank, blank[..., 0], torch.zeros(count, dtype=torch.bool)
             continue
         part = Encoded({m: encoded.tokens[m] for m in kept}, {m: encoded.masks[m] for m in kept}, present)
-        xy, scores = model.codec.decode(model.detect(part).stages[-1])
+        xy, scores = model.read(model.detect(part))
         yield subset, xy.float().cpu(), scores.float().cpu(), present.any(1).cpu()
 
 

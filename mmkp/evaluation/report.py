@@ -42,6 +42,8 @@ def write_report(
             lines += [*_comparisons(summary["comparisons"][condition], focus), ""]
     if protocol["groups"] <= PER_GROUP_MOST:
         lines += ["## Group by group", "", *per_group_table(predictions, schema, focus), ""]
+    if summary.get("confidence"):
+        lines += ["## Confidence", "", *_confidence(summary["confidence"]), "", "![reliability](reliability.png)", ""]
     lines += ["## Predictions (orange) and truth (green)", ""]
     for path, text in pictures:
         lines += [text, "", f"![{path.stem}]({path.name})", ""]
@@ -70,6 +72,21 @@ def number(entry: dict[str, Any], digits: int = 4) -> str:
         return "–"
     text = f"{entry['mean']:.{digits}f}"
     return text if entry["ci95"] is None else f"{text} [{entry['ci95'][0]:.{digits}f}, {entry['ci95'][1]:.{digits}f}]"
+
+
+def _confidence(cells: dict[str, Any]) -> list[str]:
+    some = next(iter(next(iter(cells.values())).values()))
+    lines = [
+        f"A keypoint is right within {some['threshold']} of the normalizer. ECE: expected calibration error, "
+        f"{some['ece']['bins']} bins of equal width; n counts keypoints.", "",
+        "| condition | subset | ECE | mean score | share right | n |", "|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for condition, rows in cells.items():
+        for subset, entry in rows.items():
+            ece = number(entry["ece"], 3)
+            values = f"{entry['mean_score']:.3f} | {entry['accuracy']:.3f} | {entry['ece']['n']}"
+            lines.append(f"| {condition} | {subset} | {ece} | {values} |")
+    return lines
 
 
 def _comparisons(rows: dict[str, Any], focus: str | None) -> list[str]:

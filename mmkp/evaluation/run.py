@@ -12,10 +12,12 @@ from mmkp.data import open_dataset
 from mmkp.data.corrupt import CONDITIONS, conditions_of
 from mmkp.data.sample import KeypointDataset
 from mmkp.errors import InputError, nearest
+from mmkp.evaluation import figures
+from mmkp.evaluation.confidence import summarize_confidence
 from mmkp.evaluation.predict import all_subsets, predict_dataset
 from mmkp.evaluation.predictions import FILE, Predictions
 from mmkp.evaluation.report import write_report
-from mmkp.evaluation.score import summarize
+from mmkp.evaluation.score import GroupBootstrap, summarize
 from mmkp.hub import Loaded, check_schema
 
 PREDICT_VERSION = 1  # raise it when the same model and data would give other predictions
@@ -74,15 +76,20 @@ def score_and_report(
     protocol = {
         "data": data.partition(":")[0], "split": split, "fingerprint": dataset.fingerprint, "box": "truth",
         "model": loaded.source, "weights": loaded.digest, "mmkp": mmkp.__version__,
+        "calibration": loaded.model.config.calibration,
         "options": options, "cover": "drawn once per group, seed = group id",
         "text": f"times: {options.get('text_times', 'those of the dataset')}",
         "even_times": "control: cursor from evenly spaced words",
     }  # fmt: skip
-    summary = summarize(predictions, loaded.model.schema, protocol)
+    schema = loaded.model.schema
+    summary = summarize(predictions, schema, protocol)
+    summary["confidence"], tables = summarize_confidence(predictions, schema, GroupBootstrap(predictions.groups))
+    if tables:
+        figures.reliability(tables, out / "reliability.png")
     part = out / "summary.json.part"
     part.write_text(json.dumps(summary, indent=1))
     part.replace(out / "summary.json")
-    write_report(summary, predictions, dataset, loaded.model.schema, out)
+    write_report(summary, predictions, dataset, schema, out)
     return summary
 
 

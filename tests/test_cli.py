@@ -362,3 +362,20 @@ def test_importing_mmkp_is_light():
     code = "import sys, mmkp; mmkp.load_schema('face68'); print({'torch', 'transformers', 'cv2'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_training_calibrates_the_scores_on_validation(run_folder):
+    known = json.loads((run_folder / "config.json").read_text())["calibration"]
+    assert known["n"] > 0 and known["temperature"] > 0
+    summary = json.loads((run_folder / "summary.json").read_text())
+    assert summary["protocol"]["calibration"] == known
+    cell = summary["confidence"]["clear"]["image"]
+    assert cell["ece"]["n"] == summary["n"] * 68
+    assert cell["ece"]["mean"] >= abs(cell["mean_score"] - cell["accuracy"]) - 1e-6  # Jensen: bins cannot cancel less
+    assert (run_folder / "reliability.png").stat().st_size > 1000
+
+
+def test_calibrate_wants_a_folder_of_ones_own(mmkp, grid_root):
+    code, _, complaint = mmkp("calibrate", "--model", "grid-talker", "--data", f"grid:{grid_root}")
+    assert code == 2
+    assert "a folder with a checkpoint" in complaint

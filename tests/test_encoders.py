@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import types
 
 import numpy as np
 import pytest
+import timm
 import torch
 import transformers as hf
 
@@ -25,7 +27,8 @@ needs_weights = pytest.mark.skipif(
 def config(**changes):
     schema = mmkp.load_schema("face68").model_dump(mode="json")
     base = {"image_config": {"backbone": "mobilenetv3_small_050", "stride": 8}, "text_config": {"layers": 1}}
-    return mmkp.MmkpConfig(keypoint_schema=schema, hidden_size=16, input_size_hw=(64, 64), **{**base, **changes})
+    base |= {"hidden_size": 16, "input_size_hw": (64, 64)}
+    return mmkp.MmkpConfig(keypoint_schema=schema, **{**base, **changes})
 
 
 @pytest.mark.parametrize(
@@ -65,6 +68,64 @@ def test_the_grid_follows_the_picture():
     row, column = divmod(int(looked.argmax()), 8)
     assert abs(row - 1) <= 1
     assert abs(column - 6) <= 1
+
+
+HRNETS = [("hrnet_w18_small", 16), ("hrnet_w18", 18), ("hrnet_w32", 32)]
+
+
+@pytest.mark.parametrize(("backbone", "channels"), HRNETS)
+def test_hrnet_keeps_its_high_resolution_branch(backbone, channels):
+    """The one stage is the branch of stride 4 with the width in the name, before anything widens it."""
+    with torch.device("meta"):
+        made = make_encoder("image", mmkp.MmkpImageConfig(backbone=backbone, neck="finest"), 16)
+        stages = made.backbone(torch.empty(2, 3, 64, 96))
+    assert [tuple(stage.shape) for stage in stages] == [(2, channels, 16, 24)]
+    assert made.picked == [0]
+    assert made.neck.lateral[0].in_channels == channels
+
+
+def test_the_high_resolution_branch_is_fused_of_all_four():
+    """A gradient reaches every parameter of all four branches, and none is left over that would never get one."""
+    torch.manual_seed(0)
+    made = make_encoder("image", mmkp.MmkpImageConfig(backbone="hrnet_w18_small", neck="finest"), 16)
+    made(torch.randn(2, 3, 64, 64))[0].square().sum().backward()
+    branches = made.backbone.stage4[-1].branches
+    assert len(branches) == 4
+    for branch in branches:
+        assert all(p.grad.abs().sum() > 0 for p in branch.parameters() if p.ndim > 1)
+    assert [n for n, p in made.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize("stride", [8, 16])
+def test_a_coarser_branch_of_hrnet(stride):
+    config = mmkp.MmkpImageConfig(backbone="hrnet_w18_small", neck="finest", stride=stride)
+    made = make_encoder("image", config, 16, input_size_hw=(64, 64)).eval()
+    assert made(torch.randn(1, 3, 64, 64))[0].shape == (1, (64 // stride) ** 2, 16)
+    assert made.neck.lateral[0].in_channels == 16 * stride // 4
+
+
+def test_hrnet_takes_the_weights_of_the_whole_network(monkeypatch):
+    torch.manual_seed(3)
+    whole = timm.create_model("hrnet_w18_small", pretrained=False)
+    config = mmkp.MmkpImageConfig(backbone="hrnet_w18_small", neck="finest", weights="hub")
+    made = make_encoder("image", config, 16)
+    monkeypatch.setattr(timm, "create_model", lambda *args, **kwargs: whole)
+    holder = types.SimpleNamespace(encoders={"image": made}, config=types.SimpleNamespace(image_config=config))
+    assert load_pretrained_encoders(holder)[0].startswith("image: ")
+    pixels = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = whole.eval().forward_intermediates(pixels, intermediates_only=True)
+        kept = made.backbone.eval()(pixels)[0]
+        widened = whole.incre_modules[0](kept)
+    torch.testing.assert_close(widened, expected[1])
+
+
+def test_the_finest_stage_alone():
+    """Of a plain network, the stage of the grid's stride; what lies deeper is not built."""
+    made = make_encoder("image", mmkp.MmkpImageConfig(backbone="resnet10t", stride=8, neck="finest"), 16)
+    assert len(made.neck.lateral) == 1
+    assert made.neck.lateral[0].in_channels == 128
+    assert not any(n.startswith("layer3") for n, _ in made.backbone.named_parameters())
 
 
 def test_frozen_norm_keeps_its_statistics():
@@ -216,6 +277,10 @@ def test_weights_of_another_architecture_are_refused():
         ({"image_config": {"backbone": "resnet5000"}}, "Did you mean"),
         ({"image_config": {"backbone": "no-org/no-model"}}, "AutoBackbone can load"),
         ({"image_config": {"backbone": "mobilenetv3_small_050", "stride": 64}}, "strides between"),
+        ({"image_config": {"backbone": "vit_tiny_patch16_224", "neck": "finest", "stride": 8}}, "strides between 16"),
+        ({"image_config": {"backbone": "resnet10t", "neck": "finnest"}}, "Did you mean 'finest'"),
+        ({"image_config": {"backbone": "hrnet_w18_small", "neck": "finest", "stride": 2}}, "8, 16, 32, the branches"),
+        ({"image_config": {"backbone": "hrnet_w18_small"}, "input_size_hw": (48, 64)}, "multiples of 32 px"),
         ({"text_config": {"encoder": "no-org/no-model"}}, "transformers can load"),
         ({"audio_config": {"encoder": "no-org/no-model"}}, "transformers can load"),
         ({"modalities": []}, "at least one of image, text, audio"),

@@ -7,11 +7,11 @@ from typing import Any
 from torch import nn
 
 from mmkp.encoders.audio import make_audio_encoder
-from mmkp.encoders.image import ImageEncoder
+from mmkp.encoders.pyramid import make_image_encoder
 from mmkp.encoders.text import make_text_encoder
 
 ENCODERS: dict[str, Any] = {
-    "image": ImageEncoder,
+    "image": make_image_encoder,
     "text": make_text_encoder,
     "audio": make_audio_encoder,
 }

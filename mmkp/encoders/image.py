@@ -11,7 +11,10 @@ from jaxtyping import Float
 from timm.layers import Format
 from torch import Tensor, nn
 
-from mmkp.errors import InputError, nearest
+from mmkp.errors import InputError, choose, nearest
+
+NECKS = {"top_down": "all stages, brought onto the grid", "finest": "the one stage of the grid's stride"}
+HRNET_BRANCHES = {4: 1, 8: 2, 16: 3, 32: 4}  # stride -> timm's index of the fused branch; 0 is the stem
 
 
 def conv_norm(inputs: int, outputs: int, kernel: int = 1) -> nn.Sequential:
@@ -60,16 +63,24 @@ class ImageEncoder(nn.Module):
         input_size_hw: px; only transformers with a table of positions (ViT, Swin) need to know it.
 
     Raises:
-        InputError: neither timm nor transformers has the backbone, or none of its stages fits the strides asked for.
+        InputError: neither timm nor transformers has the backbone, none of its stages fits the strides asked for, no
+            such neck, an input that HRNet cannot halve five times.
     """
 
     def __init__(self, config: Any, channels: int, input_size_hw: tuple[int, int] = (128, 128)) -> None:
         super().__init__()
+        choose("image.neck", str(config.neck), NECKS)
         self.stride = config.stride
         self.frozen_norm = config.frozen_norm
         self.backbone, stage_channels, strides = make_backbone(config, input_size_hw)
         self.channels_last = getattr(self.backbone, "output_fmt", None) == Format.NHWC  # Swin and its kin
-        self.picked = pick_stages(strides, config.stride, config.deepest_stride)
+        self.picked = pick_stages(strides, config.stride, deepest_stride(config))
+        self.deepest_stride = max(HRNET_BRANCHES) if is_hrnet(config) else strides[self.picked[-1]]
+        if is_hrnet(config) and any(side % self.deepest_stride for side in input_size_hw):
+            raise InputError(
+                "model.input_size_hw", expected=f"multiples of {self.deepest_stride} px for {config.backbone}",
+                got=str(tuple(input_size_hw)),
+            )  # fmt: skip
         self.neck = Neck([stage_channels[i] for i in self.picked], channels)
 
     def train(self, mode: bool = True) -> ImageEncoder:
@@ -87,14 +98,17 @@ class ImageEncoder(nn.Module):
         Returns:
             tokens (B, h * w, D), row by row, and their mask (B, h * w), all True.
         """
+        tokens = self.grid(pixel_values).flatten(2).transpose(1, 2)
+        return tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+
+    def grid(self, pixel_values: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D h w"]:
+        """The features on the grid: cell i covers the pixels i*stride ... i*stride + stride - 1."""
         grid_hw = (pixel_values.shape[-2] // self.stride, pixel_values.shape[-1] // self.stride)
         stages = self.backbone(pixel_values)
         stages = list(getattr(stages, "feature_maps", stages))
         if self.channels_last:
             stages = [stage.permute(0, 3, 1, 2) for stage in stages]
-        grid = self.neck([stages[i] for i in self.picked], grid_hw)
-        tokens = grid.flatten(2).transpose(1, 2)
-        return tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        return self.neck([stages[i] for i in self.picked], grid_hw)
 
 
 def pick_stages(strides: list[int], finest: int, deepest: int) -> list[int]:
@@ -113,13 +127,35 @@ def pick_stages(strides: list[int], finest: int, deepest: int) -> list[int]:
     return picked
 
 
+def deepest_stride(config: Any) -> int:
+    """The stride beyond which stages are left out."""
+    return config.stride if config.neck == "finest" else config.deepest_stride
+
+
+def from_timm(config: Any) -> bool:
+    """Whether the backbone is timm's, rather than one that AutoBackbone loads."""
+    return config.backbone_config is None and "/" not in config.backbone
+
+
+def is_hrnet(config: Any) -> bool:
+    """Whether the backbone is one of timm's HRNets, which keep a branch of stride 4 to the end."""
+    known = from_timm(config) and timm.is_model(config.backbone)
+    return known and timm.model_entrypoint(config.backbone).__module__ == "timm.models.hrnet"
+
+
+def has_fixed_input_size(config: Any) -> bool:
+    """Whether the backbone is one of timm's with a table of positions of the input's size (ViT, Swin)."""
+    described = timm.get_pretrained_cfg(config.backbone, allow_unregistered=True) if from_timm(config) else None
+    return described is not None and bool(described.fixed_input_size)
+
+
 def make_backbone(config: Any, input_size_hw: tuple[int, int]) -> tuple[nn.Module, list[int], list[int]]:
     """The backbone without weights, the channels of its stages and their strides.
 
     Raises:
         InputError: no such backbone.
     """
-    if config.backbone_config is None and "/" not in config.backbone:
+    if from_timm(config):
         return _timm_backbone(config, input_size_hw)
     return _transformers_backbone(config)
 
@@ -131,13 +167,15 @@ def _timm_backbone(config: Any, input_size_hw: tuple[int, int]) -> tuple[nn.Modu
             remedy=nearest(config.backbone, timm.list_models()),
         )  # fmt: skip
     options: dict[str, Any] = {"drop_path_rate": config.drop_path_rate} if config.drop_path_rate else {}
-    described = timm.get_pretrained_cfg(config.backbone, allow_unregistered=True)
-    if described is not None and described.fixed_input_size:
+    if has_fixed_input_size(config):
         options["img_size"] = tuple(input_size_hw)
+    if config.neck == "finest" and is_hrnet(config):
+        return _hrnet_branch(config, options)
     backbone: Any = timm.create_model(config.backbone, features_only=True, pretrained=False, **options)
     info = backbone.feature_info
     strides = list(info.reduction())
-    keep = [i for i, s in enumerate(strides) if s <= config.deepest_stride]
+    pick_stages(strides, config.stride, deepest_stride(config))  # refuses what would leave no stage to keep
+    keep = [i for i, s in enumerate(strides) if s <= deepest_stride(config)]
     if len(keep) < len(strides):  # `getter` prunes what is deeper than asked for; timm's other wrappers compute it
         backbone = timm.create_model(
             config.backbone, features_only=True, feature_cls="getter", pretrained=False, out_indices=keep, **options
@@ -145,6 +183,25 @@ def _timm_backbone(config: Any, input_size_hw: tuple[int, int]) -> tuple[nn.Modu
         info = backbone.feature_info
         strides = list(info.reduction())
     return backbone, list(info.channels()), strides
+
+
+def _hrnet_branch(config: Any, options: dict[str, Any]) -> tuple[nn.Module, list[int], list[int]]:
+    """HRNet whose one output is the branch of the grid's stride, fused of all four in the last stage.
+
+    Source: HRNetV1, Sun et al. 2019, figure 4 (a); timm's own output widens each branch as its classifier needs it.
+    """
+    if config.stride not in HRNET_BRANCHES:
+        raise InputError(
+            "image.stride", expected=f"one of {', '.join(map(str, HRNET_BRANCHES))}, the branches of {config.backbone}",
+            got=str(config.stride),
+        )  # fmt: skip
+    branch = HRNET_BRANCHES[config.stride]
+    backbone: Any = timm.create_model(
+        config.backbone, features_only=True, feature_location="", out_indices=(branch,), pretrained=False, **options
+    )
+    last = backbone.stage4[-1]
+    last.fuse_layers = last.fuse_layers[:branch]  # what fuses into coarser branches would be computed for nothing
+    return backbone, list(backbone.feature_info.channels()), list(backbone.feature_info.reduction())
 
 
 def _transformers_backbone(config: Any) -> tuple[nn.Module, list[int], list[int]]:

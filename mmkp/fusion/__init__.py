@@ -8,9 +8,14 @@ from typing import Any
 from torch import nn
 
 from mmkp.errors import InputError, choose
+from mmkp.fusion.bottleneck import BottleneckFusion
 from mmkp.fusion.concat import ConcatFusion
+from mmkp.fusion.conv_gru import ConvGruFusion
 from mmkp.fusion.cross_attention import CrossAttentionFusion
+from mmkp.fusion.film import FilmFusion
 from mmkp.fusion.gated import GatedFusion
+from mmkp.fusion.low_rank import LowRankFusion
+from mmkp.fusion.rnn import RnnFusion
 from mmkp.fusion.rules import FusionRule
 
 FUSIONS: dict[str, Any] = {
@@ -19,7 +24,12 @@ FUSIONS: dict[str, Any] = {
     "product": partial(FusionRule, kind="product"),
     "concat": ConcatFusion,
     "gated": GatedFusion,
+    "film": FilmFusion,
     "cross_attention": CrossAttentionFusion,
+    "bottleneck": BottleneckFusion,
+    "rnn": RnnFusion,
+    "conv_gru": ConvGruFusion,
+    "low_rank": LowRankFusion,
 }
 LEVELS = ("feature", "model")
 

@@ -126,9 +126,9 @@ def load_schema(name_or_path: str) -> KeypointSchema:
             remedy=nearest(str(name_or_path), schema_names()),
         )  # fmt: skip
     try:
-        text = Path(name_or_path).read_text() if is_file else builtin.read_text()
+        text = Path(name_or_path).read_text("utf-8-sig") if is_file else builtin.read_text("utf-8")
         return parse_schema(yaml.safe_load(text), where=str(name_or_path))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"schema {name_or_path}", expected="a readable YAML file", got=str(error)) from error
 
 

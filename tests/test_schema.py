@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import yaml
@@ -21,15 +23,73 @@ def test_a_flip_twice_is_nothing(schema):
     np.testing.assert_array_equal(schema.flip_index[schema.flip_index], np.arange(schema.num_keypoints))
 
 
-def test_every_keypoint_has_a_sigma_a_phrase_and_a_group(schema):
-    assert len(schema.sigmas) == len(set(schema.phrases)) == schema.num_keypoints
+def mirrored(words: str) -> str:
+    return re.sub("left|right", lambda found: {"left": "right", "right": "left"}[found[0]], words)
+
+
+def test_every_keypoint_has_a_phrase_of_its_own_and_one_group(schema):
+    assert len(set(schema.phrases)) == schema.num_keypoints
     assert sorted(i for members in schema.groups.values() for i in members) == list(range(schema.num_keypoints))
 
 
-def test_left_and_right_names_are_flipped_into_each_other(schema):
+def test_a_flip_swaps_left_and_right_in_names_and_phrases(schema):
     for a, b in enumerate(schema.flip_index):
-        if "left" in schema.keypoints[a]:
-            assert "right" in schema.keypoints[b]
+        assert re.sub(r"\d+", "", mirrored(schema.keypoints[a])) == re.sub(r"\d+", "", schema.keypoints[b])
+        assert mirrored(schema.phrases[a]) == schema.phrases[b]
+
+
+def test_a_flip_leaves_the_drawing_what_it_was(schema):
+    edges = {frozenset(edge) for edge in schema.edges}
+    assert len(edges) == len(schema.edges)
+    flipped = {frozenset(int(schema.flip_index[i]) for i in edge) for edge in edges}
+    assert flipped == edges
+
+
+def test_sigmas_are_the_same_for_both_sides_but_for_feet_and_face_as_measured(schema):
+    if schema.sigmas is None:
+        assert schema.name in {"face5", "quad4", "wflw98", "aflw19", "cofw29"}
+        return
+    differing = [i for i, j in enumerate(schema.flip_index) if schema.sigmas[i] != schema.sigmas[j]]
+    measured = {"face68": range(68), "wholebody133": range(17, 91)}.get(schema.name, range(0))
+    assert set(differing) <= set(measured)
+    assert min(schema.sigmas) > 0.005 and max(schema.sigmas) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "at"),
+    [
+        ("face5", 5, {0: "right_eye", 2: "nose_tip", 4: "left_mouth_corner"}),
+        ("coco17", 17, {0: "nose", 1: "left_eye", 6: "right_shoulder", 9: "left_wrist", 16: "right_ankle"}),
+        ("mpii16", 16, {0: "right_ankle", 5: "left_ankle", 6: "pelvis", 9: "head_top", 12: "right_shoulder"}),
+        ("hand21", 21, {0: "wrist", 4: "thumb4", 8: "forefinger4", 17: "pinky_finger1"}),
+        ("quad4", 4, {0: "top_left", 2: "bottom_right"}),
+        ("animal17", 17, {0: "left_eye", 4: "tail_root", 7: "left_front_paw", 16: "right_back_paw"}),
+        ("wflw98", 98, {16: "contour_16", 54: "nose_bridge_3", 60: "right_eyelid_0", 96: "right_pupil"}),
+        ("aflw19", 19, {0: "right_brow_outer", 7: "right_eye", 13: "nose_tip", 18: "chin"}),
+        ("cofw29", 29, {0: "right_brow_outer", 9: "left_eye_outer", 20: "nose_tip", 28: "chin"}),
+        ("crowdpose14", 14, {0: "left_shoulder", 12: "head_top", 13: "neck"}),
+        ("wholebody133", 133, {17: "left_big_toe", 23: "jaw_0", 91: "left_hand_root", 132: "right_pinky_finger4"}),
+    ],
+)  # fmt: skip
+def test_the_order_is_the_datasets_own(name, count, at):
+    schema = load_schema(name)
+    assert schema.num_keypoints == count
+    assert {i: schema.keypoints[i] for i in at} == at
+
+
+def test_wholebody_is_its_parts():
+    whole, body, face, hand = (load_schema(n) for n in ("wholebody133", "coco17", "face68", "hand21"))
+    assert whole.keypoints[:17] == body.keypoints
+    assert whole.sigmas[:17] == body.sigmas
+    assert whole.keypoints[23:91] == face.keypoints
+    assert whole.sigmas[23:91] == face.sigmas
+    assert whole.sigmas[91:112] == whole.sigmas[112:] == hand.sigmas
+    assert whole.flip_index[[1, 17, 23, 91, 132]].tolist() == [2, 20, 39, 112, 111]
+
+
+def test_coco17_holds_cocos_sigmas():
+    coco = pytest.importorskip("pycocotools.cocoeval")
+    np.testing.assert_allclose(load_schema("coco17").sigmas, coco.Params(iouType="keypoints").kpt_oks_sigmas)
 
 
 def test_face68_is_the_ibug_markup():

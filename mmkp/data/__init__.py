@@ -37,7 +37,8 @@ READERS: dict[str, str] = {
 NEEDS_PATH = ("grid", *READERS)
 CARDS = {
     "grid": "grid", "talker": "talker", "coco": "coco", "wholebody": "coco", "mpii": "mpii", "300w": "300w",
-    "aflw": "300w", "cofw": "300w", "crowdpose": "coco", "ap10k": "coco", "wflw": "wflw", "csv": "youtube_faces", "icdar": "icdar2015",
+    "aflw": "300w", "cofw": "300w", "crowdpose": "coco", "ap10k": "coco", "wflw": "wflw", "csv": "youtube_faces",
+    "icdar": "icdar2015",
 }  # fmt: skip
 
 

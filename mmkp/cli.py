@@ -9,12 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
+from mmkp.cli_data import data_app
 from mmkp.errors import InputError, MmkpError
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="Multimodal keypoint detection: image, text and audio, fused.",
 )  # fmt: skip
+app.add_typer(data_app, name="data")
 
 # typer brings its own click; its base class of wrong arguments has no public name in every version
 CLICK_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
@@ -30,8 +32,11 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the folder's last good checkpoint.")] = False,
 ) -> None:
     """Train a recipe, then evaluate the best model on the test split."""
+    from mmkp.classic import is_classic
     from mmkp.recipe import load_recipe
 
+    if is_classic(recipe):
+        return _train_classic(recipe, overrides or [], out or Path("runs") / recipe.stem, resume)
     loaded_recipe = load_recipe(recipe, overrides or [])
     folder = out or Path("runs") / loaded_recipe.name
     _quiet_transformers()
@@ -43,10 +48,20 @@ def train(
     trainer = run(loaded_recipe, folder, resume)
     if trainer.main:
         options = dict(loaded_recipe.data.options)
+        _calibrate(str(folder), loaded_recipe.data.dataset, "validation", options)
         _evaluate(str(folder), loaded_recipe.data.dataset, "test", folder, options)
         other = "product" if loaded_recipe.model.fusion.name != "product" else "average"
         again = " ".join(["mmkp train", str(recipe), *(overrides or []), f"model.fusion.name={other}"])
         typer.echo(f"done: open {folder / 'report.md'}. Then try another fusion: {again} --out {folder}-{other}")
+    return None
+
+
+def _train_classic(recipe: Path, overrides: list[str], folder: Path, resume: bool) -> None:
+    from mmkp import classic
+
+    if resume:
+        raise InputError("--resume", expected="a network's recipe", got="a classic one, which is fitted in one go")
+    _print_summary(classic.run(recipe, overrides, folder), folder)
 
 
 @app.command()
@@ -63,6 +78,19 @@ def evaluate(
     from mmkp.recipe import parse_overrides
 
     _evaluate(model, data, split, out, parse_overrides(options or []), condition, batch_size)
+
+
+@app.command()
+def calibrate(
+    model: Annotated[str, typer.Option("--model", "-m", help="A run's folder; its config.json is changed.")],
+    data: Annotated[str, typer.Option("--data", "-d", help="NAME or NAME:PATH, such as grid:PATH.")],
+    options: Annotated[list[str] | None, typer.Argument(help="key=value ... of the dataset")] = None,
+    split: Annotated[str, typer.Option(help="Split to fit on; never the one that is reported.")] = "validation",
+) -> None:
+    """Fit the temperature of a model's scores, so that they are probabilities; training does it by itself."""
+    from mmkp.recipe import parse_overrides
+
+    _calibrate(model, data, split, parse_overrides(options or []))
 
 
 @app.command()
@@ -142,6 +170,29 @@ def env() -> None:
     typer.echo(report())
 
 
+def _calibrate(model: str, data: str, split: str, options: dict) -> None:
+    _quiet_transformers()
+    from mmkp.data import open_dataset
+    from mmkp.evaluation.calibrate import calibrate as run
+    from mmkp.evaluation.calibrate import save_calibrated
+    from mmkp.hub import check_schema, load
+
+    if not (Path(model) / "config.json").is_file():
+        raise InputError(f"--model {model}", expected="a folder with a checkpoint", got="none there")
+    loaded, dataset = load(model), open_dataset(data, split, **options)
+    check_schema(loaded, dataset.schema, f"data {data}")
+    try:
+        found = run(loaded, dataset, progress=_progress)
+    except InputError as error:
+        return _say(f"scores stay as they are: {error}")
+    save_calibrated(loaded, Path(model))
+    return _say(
+        f"scores calibrated on {found['n']} keypoints of {split}: temperature {found['temperature']:.3f}, bias "
+        f"{found['bias']:.3f}; right is within {found['threshold']} of {found['normalizer']}; negative log-likelihood "
+        f"{found['nll_before']:.3f} -> {found['nll']:.3f} nats"
+    )
+
+
 def _evaluate(
     model: str,
     data: str,
@@ -152,11 +203,16 @@ def _evaluate(
     batch_size: int = 32,
 ) -> None:
     _quiet_transformers()
-    from mmkp.evaluation.report import number
     from mmkp.evaluation.run import evaluate as run
     from mmkp.hub import load
 
     summary = run(load(model), data, split, out, options, conditions, batch_size, say=_say, progress=_progress)
+    _print_summary(summary, out)
+
+
+def _print_summary(summary: dict, out: Path) -> None:
+    from mmkp.evaluation.report import number
+
     for condition, rows in summary["conditions"].items():
         typer.echo(f"{condition}: NME / {summary['protocol']['normalizer']}, n = {summary['n']}")
         for subset, entry in rows.items():

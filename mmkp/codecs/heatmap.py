@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mmkp import geometry
+from mmkp.codecs import dark
 from mmkp.errors import InputError
 from mmkp.experts import join_log_densities
 
@@ -32,6 +33,24 @@ class HeatmapTarget(NamedTuple):
     def heatmap(self) -> Float[Tensor, "B K h w"]:
         """The dense target, summing to 1 over the grid."""
         return self.row[..., :, None] * self.column[..., None, :]
+
+
+def place_on_grid(
+    keypoints_xy: Float[Tensor, "B K 2"], labelled: Bool[Tensor, "B K"] | None, stride: int, grid_hw: tuple[int, int]
+) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
+    """Keypoints in the grid frame, and 1 for those to learn from: labelled and on the grid; the others lie at (0, 0).
+
+    Args:
+        keypoints_xy: px, input frame; NaN where not known.
+        labelled: False where the point carries no label.
+        stride: px of the input per grid cell.
+        grid_hw: cells.
+    """
+    xy = geometry.input_to_grid(keypoints_xy.float(), stride)
+    limits = xy.new_tensor([grid_hw[1] - 0.5, grid_hw[0] - 0.5])
+    inside = ((xy > -0.5) & (xy < limits)).all(-1)
+    weight = inside if labelled is None else inside & labelled
+    return torch.where(weight[..., None], xy, torch.zeros_like(xy)), weight.float()
 
 
 @dataclass(frozen=True)
@@ -93,21 +112,18 @@ class HeatmapCodec:
             Targets; a point outside the input, NaN or not labelled gets weight 0.
         """
         height, width = self.grid_hw
-        xy = geometry.input_to_grid(keypoints_xy.float(), self.stride)
-        limits = xy.new_tensor([width - 0.5, height - 0.5])
-        inside = ((xy > -0.5) & (xy < limits)).all(-1)
-        weight = inside if labelled is None else inside & labelled
-        xy = torch.where(weight[..., None], xy, torch.zeros_like(xy))
+        xy, weight = place_on_grid(keypoints_xy, labelled, self.stride, self.grid_hw)
         return HeatmapTarget(
-            row=self._marginal(xy[..., 1], height),
-            column=self._marginal(xy[..., 0], width),
-            xy_grid=xy,
-            weight=weight.float(),
+            row=self._marginal(xy[..., 1], height), column=self._marginal(xy[..., 0], width), xy_grid=xy, weight=weight
         )
 
     def _marginal(self, position: Float[Tensor, "B K"], cells: int) -> Tensor:
         at = torch.arange(cells, device=position.device, dtype=position.dtype)
         return torch.softmax(-((at - position[..., None]) ** 2) / (2 * self.sigma_grid**2), dim=-1)
+
+    def raw_of(self, target: HeatmapTarget) -> Float[Tensor, "B K h w"]:
+        """The output of a head that knows the target."""
+        return target.heatmap().clamp_min(1e-30).log()
 
     def log_density(self, raw: Float[Tensor, "B K h w"]) -> Float[Tensor, "B K h w"]:
         """The logarithm of the distribution that the head's output declares; sums to 1 over the grid."""
@@ -155,23 +171,6 @@ class HeatmapCodec:
         return (mass / one_axis.to(mass) ** 2).clamp(0, 1)
 
     def _dark(self, log_density: Float[Tensor, "B K h w"]) -> Float[Tensor, "B K 2"]:
-        height, width = log_density.shape[-2:]
-        peak = log_density.flatten(2).argmax(-1)
-        row, column = peak // width, peak % width
-        inner_row, inner_column = row.clamp(1, height - 2), column.clamp(1, width - 2)
-        steps = torch.arange(-1, 2, device=peak.device)
-        index = (inner_row[..., None, None] + steps[:, None]) * width + inner_column[..., None, None] + steps
-        patch = log_density.flatten(2).gather(2, index.flatten(2)).view(*peak.shape, 3, 3)
-        middle = patch[..., 1, 1]
-        slope_x, slope_y = (patch[..., 1, 2] - patch[..., 1, 0]) / 2, (patch[..., 2, 1] - patch[..., 0, 1]) / 2
-        bend_x = patch[..., 1, 2] - 2 * middle + patch[..., 1, 0]
-        bend_y = patch[..., 2, 1] - 2 * middle + patch[..., 0, 1]
-        cross = (patch[..., 2, 2] - patch[..., 2, 0] - patch[..., 0, 2] + patch[..., 0, 0]) / 4
-        determinant = bend_x * bend_y - cross**2
-        peaked = (bend_x < 0) & (bend_y < 0) & (determinant > 1e-8)
-        safe = torch.where(peaked, determinant, torch.ones_like(determinant))
-        offset = (
-            torch.stack([cross * slope_y - bend_y * slope_x, cross * slope_x - bend_x * slope_y], -1) / safe[..., None]
-        )
-        offset = torch.where(peaked[..., None], offset.clamp(-1.5, 1.5), torch.zeros_like(offset))
-        return torch.stack([inner_column, inner_row], -1) + offset
+        row, column = dark.inner_cell(*dark.peak_cell(log_density), self.grid_hw)
+        offset = dark.taylor_offset(dark.patch_around(log_density, row, column, 1))
+        return torch.stack([column, row], -1) + offset

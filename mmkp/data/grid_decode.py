@@ -128,7 +128,7 @@ def _numbers(mask: np.ndarray) -> str:
     return ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
 
 
-def _frame_times(times: list[float | None], problems: list[str]) -> tuple[np.ndarray, " float"]:
+def _frame_times(times: list[float | None], problems: list[str]) -> tuple[np.ndarray, float]:
     """Seconds after the first frame (T,), and the first frame's time on the file's clock."""
     known = np.array([np.nan if t is None else t for t in times])
     if np.isfinite(known).all() and (np.diff(known) > 0).all():

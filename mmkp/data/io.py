@@ -89,7 +89,7 @@ def check_audio(samples: np.ndarray, rate_hz: int, where: str = "audio") -> Floa
     return samples
 
 
-def _read_with_pyav(path: Path, first_error: Exception) -> tuple[np.ndarray, " int"]:
+def _read_with_pyav(path: Path, first_error: Exception) -> tuple[np.ndarray, int]:
     import av
 
     refusal = InputError(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from mmkp.errors import InputError
-from mmkp.evaluation.draw import draw_keypoints
+from mmkp.evaluation.draw import draw_keypoints, person_colour
 from mmkp.evaluation.figures import save_png
 from mmkp.hub import Loaded
 
@@ -21,7 +21,7 @@ def predict_one(
     loaded: Loaded,
     image: np.ndarray | None = None,
     text: str | None = None,
-    audio: tuple[np.ndarray, " int"] | None = None,
+    audio: tuple[np.ndarray, int] | None = None,
     audio_time_s: float | None = None,
     box_xywh: list[float] | None = None,
 ) -> dict[str, Any]:
@@ -65,14 +65,23 @@ def predict_one(
     return {
         "model": loaded.source, "schema": schema.model_dump(mode="json"), "image_size_hw": list(size),
         "modalities": used, "box": "given" if box_xywh else "whole image",
-        "instances": [
-            {
-                "box_xywh": [float(v) for v in box],
-                "keypoints": [[round(float(v), 3) for v in p] for p in found["keypoints"]],
-                "scores": [round(float(v), 4) for v in found["scores"]],
-            }
-        ],
+        "instances": [_plain(one, box) for one in found.get("instances", [found])],
     }  # fmt: skip
+
+
+def _plain(found: dict[str, Any], box: list[float]) -> dict[str, Any]:
+    """One instance as JSON: of several, each with its own box and score; null for a keypoint that was not found."""
+    points = np.asarray(found["keypoints"].cpu(), np.float64)
+    known: Any = np.isfinite(points).all(-1)
+    if "score" in found and known.any():
+        low, high = points[known].min(0), points[known].max(0)
+        box = [*low, *(high - low)]
+    return {
+        "box_xywh": [round(float(v), 3) for v in box] if "score" in found else [float(v) for v in box],
+        "keypoints": [[round(float(v), 3) if k else None for v in p] for p, k in zip(points, known, strict=True)],
+        "scores": [round(float(v), 4) for v in found["scores"]],
+        **({"score": round(float(found["score"]), 4)} if "score" in found else {}),
+    }
 
 
 def write_prediction(result: dict[str, Any], image: np.ndarray | None, loaded: Loaded, out: Path) -> tuple[Path, Path]:
@@ -82,9 +91,9 @@ def write_prediction(result: dict[str, Any], image: np.ndarray | None, loaded: L
         InputError: `out` cannot be written.
     """
     canvas = np.full((*result["image_size_hw"], 3), 255, np.uint8) if image is None else image
-    for instance in result["instances"]:
-        points, scores = np.array(instance["keypoints"]), np.array(instance["scores"])
-        canvas = draw_keypoints(canvas, points, loaded.model.schema, scores=scores)
+    for number, instance in enumerate(result["instances"]):
+        points, scores = np.array(instance["keypoints"], float), np.array(instance["scores"])
+        canvas = draw_keypoints(canvas, points, loaded.model.schema, person_colour(number), scores=scores)
     try:
         out.mkdir(parents=True, exist_ok=True)
         picture, file = out / "picture.png", out / "predictions.json"

@@ -12,13 +12,14 @@ import pytest
 import yaml
 
 from mmkp import load_recipe
+from mmkp.classic import is_classic
 from mmkp.evaluation.run import evaluate
 from mmkp.hub import load
 from mmkp.recipe import parse_recipe
 from mmkp.training import run
 
 FOLDER = Path(__file__).parents[2] / "recipes"
-RECIPES = sorted(FOLDER.glob("*.yaml"))
+RECIPES = sorted(path for path in FOLDER.glob("*.yaml") if not is_classic(path))
 HEADER = ("Command:", "Cost:", "Result:")
 
 
@@ -46,13 +47,15 @@ def test_a_recipe_says_what_it_costs_and_gives(path):
         assert any(line.startswith(word) for line in header), word
     text = "\n".join(header)
     assert path.name in text
-    assert re.search(r"\[0\.\d+, 0\.\d+\]", text), "an interval"
+    assert "not yet measured" in text or re.search(r"\[0\.\d+, 0\.\d+\]", text), "an interval, or that there is none"
 
 
 def toy(path: Path, grid_root: Path) -> dict:
     """The recipe at 64 px, tiny width, four steps; its data, made small."""
     plain = load_recipe(path).model_dump(mode="json")
     name = plain["data"]["dataset"].partition(":")[0]
+    if name in ("coco", "mpii"):  # the readers have tests of their own; here it is the model that is tried
+        plain["data"]["dataset"] = name = "talker"
     if name == "talker" and importlib.util.find_spec("espeakng_loader") is None:
         pytest.skip("needs the extra `talker` (pip install 'mmkp[talker]')")
     if name == "grid":
@@ -62,10 +65,12 @@ def toy(path: Path, grid_root: Path) -> dict:
         plain["data"]["train_options"] = {}
     plain["data"]["validation_samples"] = 4
     plain["model"]["hidden_size"], plain["model"]["input_size_hw"] = 16, [64, 64]
-    if plain["model"]["image"]["weights"].startswith("package:"):
-        plain["model"]["image"]["weights"] = "none"
-        plain["model"]["image"]["backbone"] = "mobilenetv3_small_050"
+    image = plain["model"]["image"]
+    if image["weights"] != "none":
+        image["weights"] = "none"
+        image["backbone"] = "hrnet_w18_small" if image["backbone"].startswith("hrnet") else "mobilenetv3_small_050"
     plain["training"] |= {"steps": 4, "batch_size": 4, "evaluate_every": 2, "warmup_steps": 1, "threads": 1}
+    plain["training"] |= {"workers": 0}
     return plain
 
 

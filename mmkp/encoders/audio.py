@@ -22,7 +22,7 @@ class LogMelEncoder(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.transformer = transformer(channels, config.heads, config.layers, config.dropout)
 
-    def forward(self, input_features: Float[Tensor, "B F M"], mask: Bool[Tensor, "B F"]) -> tuple[Tensor, " Tensor"]:
+    def forward(self, input_features: Float[Tensor, "B F M"], mask: Bool[Tensor, "B F"]) -> tuple[Tensor, Tensor]:
         """(B, F, M) frames and their mask, True = real -> tokens (B, ceil(F / 2), D) and their mask."""
         x, mask = self.second(*self.first(input_features, mask))
         x = x + sincos_sequence(x.shape[1], x.shape[2], x.device).to(x.dtype)
@@ -42,7 +42,7 @@ class ExternalAudioEncoder(nn.Module):
         width = getattr(self.encoder.config, "d_model", None) or self.encoder.config.hidden_size
         self.project = nn.Linear(width, channels)
 
-    def forward(self, input_features: Tensor, mask: Tensor) -> tuple[Tensor, " Tensor"]:
+    def forward(self, input_features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """The features of the encoder's own extractor -> tokens (B, L, D) and their mask, all True."""
         hidden = self.encoder(input_features).last_hidden_state
         tokens = self.project(hidden)

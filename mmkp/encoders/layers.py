@@ -44,7 +44,7 @@ class MaskedConv(nn.Module):
         self.act = nn.GELU()
         self.stride = stride
 
-    def forward(self, x: Float[Tensor, "B L D"], mask: Bool[Tensor, "B L"]) -> tuple[Tensor, " Tensor"]:
+    def forward(self, x: Float[Tensor, "B L D"], mask: Bool[Tensor, "B L"]) -> tuple[Tensor, Tensor]:
         """(B, L, inputs) and its mask -> (B, ceil(L / stride), outputs) and its mask."""
         x = torch.where(mask[..., None], x, torch.zeros_like(x))
         x = self.conv(x.transpose(1, 2)).transpose(1, 2)

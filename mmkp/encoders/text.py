@@ -24,7 +24,7 @@ class ByteEncoder(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.transformer = transformer(channels, config.heads, config.layers, config.dropout)
 
-    def forward(self, input_ids: Int[Tensor, "B L"], attention_mask: Bool[Tensor, "B L"]) -> tuple[Tensor, " Tensor"]:
+    def forward(self, input_ids: Int[Tensor, "B L"], attention_mask: Bool[Tensor, "B L"]) -> tuple[Tensor, Tensor]:
         """(B, L) ids and mask, True = real -> tokens (B, L, D) and the mask."""
         x = self.embed(input_ids)
         near, _ = self.neighbours(x, attention_mask)
@@ -40,7 +40,7 @@ class ExternalTextEncoder(nn.Module):
         self.encoder: Any = make_external(config, "text.encoder")
         self.project = nn.Linear(self.encoder.config.hidden_size, channels)
 
-    def forward(self, input_ids: Int[Tensor, "B L"], attention_mask: Bool[Tensor, "B L"]) -> tuple[Tensor, " Tensor"]:
+    def forward(self, input_ids: Int[Tensor, "B L"], attention_mask: Bool[Tensor, "B L"]) -> tuple[Tensor, Tensor]:
         """(B, L) ids and mask, True = real -> tokens (B, L, D) and the mask."""
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask.long()).last_hidden_state
         return self.project(hidden), attention_mask

@@ -69,7 +69,7 @@ class CrossAttentionFusion(nn.Module):
 
     def _memory(
         self, present: Tensor, tokens: dict[str, Tensor], token_masks: dict[str, Tensor], like: Tensor
-    ) -> tuple[Tensor, " Tensor"]:
+    ) -> tuple[Tensor, Tensor]:
         batch = present.shape[0]
         parts = [self.nothing.expand(batch, -1, -1).to(like.dtype)]
         masks = [torch.ones(batch, 1, dtype=torch.bool, device=like.device)]

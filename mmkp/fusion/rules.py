@@ -81,7 +81,7 @@ class FusionRule(nn.Module):
         """The weight of each member for each item: 0 where absent, sum 1."""
         return masked_weights(self.logits, present)
 
-    def _stack(self, parts: dict[str, Tensor], present: Bool[Tensor, "B M"]) -> tuple[Tensor, " Tensor"]:
+    def _stack(self, parts: dict[str, Tensor], present: Bool[Tensor, "B M"]) -> tuple[Tensor, Tensor]:
         there = torch.tensor([m in parts for m in self.members], device=present.device)
         blank = torch.zeros_like(next(iter(parts.values())))
         return torch.stack([parts.get(m, blank) for m in self.members], dim=1), present & there

@@ -34,6 +34,8 @@ SEVERITY: dict[str, Severity] = {
     "bad flag": "warning",
     "unknown field": "warning",
     "crowd region": "warning",
+    "ambiguous text": "warning",
+    "one group": "warning",
     "keypoint names": "warning",
     "noted by the reader": "warning",
     "empty text": "warning",

@@ -38,6 +38,7 @@ class MmkpKeypointOutput(ModelOutput):
         visibility: (B, K) probability that the keypoint can be seen, where the model says so.
         image_to_input: (B, 2, 3), as given.
         loss_per_item: (B,), when labels were given.
+        instances: for every picture its people, px of the input frame, where the codec tells them apart.
     """
 
     loss: Tensor | None = None
@@ -47,6 +48,7 @@ class MmkpKeypointOutput(ModelOutput):
     visibility: Tensor | None = None
     image_to_input: Tensor | None = None
     loss_per_item: Tensor | None = None
+    instances: Any = None
 
 
 @dataclass
@@ -102,7 +104,14 @@ class MmkpForKeypointDetection(MmkpPreTrainedModel):
         self.schema: KeypointSchema = parse_schema(config.keypoint_schema, "of the model")
         count = self.schema.num_keypoints
         stride = head_stride(config)
-        self.codec = make_codec(**config.codec, stride=stride, input_size_hw=config.input_size_hw)
+        known = {"stride": stride, "input_size_hw": config.input_size_hw, "schema": self.schema}
+        self.codec = make_codec(**config.codec, **known)
+        self.finds_people = bool(getattr(self.codec, "multi_instance", False))
+        if self.finds_people and config.visibility:
+            raise InputError(
+                "model.visibility", expected=f"0 with the codec {config.codec['name']}, which finds several people",
+                got=str(config.visibility),
+            )  # fmt: skip
         sizes = {"image": {"input_size_hw": config.input_size_hw}}
         self.encoders = nn.ModuleDict(
             {m: make_encoder(m, getattr(config, f"{m}_config"), channels, **sizes.get(m, {})) for m in self.modalities}
@@ -114,8 +123,9 @@ class MmkpForKeypointDetection(MmkpPreTrainedModel):
         self.at_model_level = config.fusion["level"] == "model"
         if self.at_model_level and config.fusion["name"] not in self.codec.joins:
             raise InputError(
-                "fusion.name", expected=f"{' or '.join(self.codec.joins)} at model level with the codec "
+                "fusion.name", expected=f"{' or '.join(self.codec.joins) or 'none'} at model level with the codec "
                 f"{config.codec['name']}", got=repr(config.fusion["name"]),
+                remedy="" if self.codec.joins else "Choose the level feature.",
             )  # fmt: skip
         heads = self.modalities if self.at_model_level else ("joint",)
         made = {"codec_name": config.codec["name"], "codec": self.codec, "grid_hw": config.grid_hw, **config.head}
@@ -151,7 +161,8 @@ class MmkpForKeypointDetection(MmkpPreTrainedModel):
             modality_mask: (B, 3) in the order image, text, audio; False: absent, whatever the input holds. Without
                 it, what is given is present.
             image_to_input: (B, 2, 3), carried to the output.
-            labels: (B, K, 3): x, y in px of the input frame, and COCO's visibility (0 is not learned from).
+            labels: (B, K, 3): x, y in px of the input frame, and COCO's visibility (0 is not learned from); or
+                (B, P, K, 3) for several people, of whom a codec for one person takes the first.
 
         Raises:
             InputError: no modality at all.
@@ -169,6 +180,7 @@ class MmkpForKeypointDetection(MmkpPreTrainedModel):
             keypoints_xy=keypoints_xy, scores=scores, raw=detected.stages[-1], image_to_input=image_to_input,
             visibility=None if detected.visibility is None else detected.visibility.sigmoid(),
             loss_per_item=loss_per_item,
+            instances=self.people(detected) if self.finds_people and not self.training else None,
         )  # fmt: skip
 
     def encode(self, inputs: dict[str, tuple], modality_mask: Tensor | None = None) -> Encoded:
@@ -228,6 +240,10 @@ class MmkpForKeypointDetection(MmkpPreTrainedModel):
         known = self.config.calibration
         return keypoints_xy, scores if known is None else temper(scores, known["temperature"], known["bias"])
 
+    def people(self, detected: Detected) -> list[Any]:
+        """For every picture its people (`mmkp.codecs.openpose.Instances`), by a codec that tells them apart."""
+        return self.codec.decode_instances(detected.stages[-1])
+
     def _read(self, head: str, grid: Float[Tensor, "B D h w"]) -> Detected:
         stages = self.heads[head](grid)
         visibility = self.visibility[head](grid) if head in self.visibility else None
@@ -254,8 +270,12 @@ class MmkpForKeypointDetection(MmkpPreTrainedModel):
                 grids[m] = self.lifts[m](tokens, encoded.masks[m], (height, width))
         return grids
 
-    def loss(self, detected: Detected, labels: Float[Tensor, "B K 3"]) -> Float[Tensor, " B"]:
+    def loss(
+        self, detected: Detected, labels: Float[Tensor, "B K 3"] | Float[Tensor, "B P K 3"]
+    ) -> Float[Tensor, " B"]:
         """The loss of every item: the criterion's mean over the stages, and the visibility's."""
+        if labels.ndim == 4 and not self.finds_people:
+            labels = labels[:, 0]
         target = self.codec.encode(labels[..., :2], labels[..., 2] > 0)
         parts = [self.criterion(raw, target, self.loss_weight) for raw in detected.stages]
         value = torch.stack(parts).mean(0)

@@ -244,7 +244,7 @@ class MmkpProcessor(ProcessorMixin):
 
     def post_process_keypoint_detection(
         self, outputs: MmkpKeypointOutput, target_sizes: Sequence[tuple[int, int]] | None = None
-    ) -> list[dict[str, torch.Tensor]]:
+    ) -> list[dict[str, Any]]:
         """Keypoints in the frame of each picture.
 
         Args:
@@ -252,7 +252,9 @@ class MmkpProcessor(ProcessorMixin):
             target_sizes: (height, width) of each picture, px; needed only where no picture and no box went in.
 
         Returns:
-            For each item `keypoints` (K, 2) px, image frame, `scores` (K,) in [0, 1], `labels` (K,) indices.
+            For each item `keypoints` (K, 2) px, image frame, `scores` (K,) in [0, 1], `labels` (K,) indices; and where
+            the model tells people apart `instances`, best first, each with `keypoints` (NaN where not found), `scores`
+            and the `score` of the whole.
         """
         assert outputs.keypoints_xy is not None and outputs.scores is not None
         points = outputs.keypoints_xy.detach().double()
@@ -265,12 +267,20 @@ class MmkpProcessor(ProcessorMixin):
             size = None if target_sizes is None else target_sizes[i]
             known = geometry.identity() if size is None else self.image_processor.affine(None, size)
             affine[i] = torch.from_numpy(known)
-        points = geometry.input_to_image(points, affine.to(points.device))
+        affine = affine.to(points.device)
+        points = geometry.input_to_image(points, affine)
         labels = torch.arange(points.shape[1])
-        return [
+        made: list[dict[str, Any]] = [
             {"keypoints": p.float(), "scores": s.detach(), "labels": labels}
             for p, s in zip(points, outputs.scores, strict=True)
         ]
+        for item, people, back in zip(made, outputs.instances or [], affine, strict=False):
+            xy = geometry.input_to_image(people.keypoints_xy.double(), back.expand(len(people.scores), -1, -1))
+            item["instances"] = [
+                {"keypoints": p, "scores": s, "score": whole}
+                for p, s, whole in zip(xy.float(), people.scores, people.instance_scores, strict=True)
+            ]
+        return made
 
 
 def _as_list(value: Any, single: tuple[type, ...]) -> list | None:

@@ -10,11 +10,21 @@ from typing import Any
 from torch import nn
 
 from mmkp.criteria.heatmap import HeatmapCriterion
+from mmkp.criteria.heatmap_regression import HeatmapRegressionCriterion
+from mmkp.criteria.openpose import OpenposeCriterion
+from mmkp.criteria.regression import RegressionCriterion
+from mmkp.criteria.rle import RleCriterion
+from mmkp.criteria.simcc import SimccCriterion
 from mmkp.errors import InputError, choose
 from mmkp.schema import KeypointSchema
 
 CRITERIA: dict[str, Any] = {
     "heatmap": HeatmapCriterion,
+    "heatmap_regression": HeatmapRegressionCriterion,
+    "regression": RegressionCriterion,
+    "rle": RleCriterion,
+    "simcc": SimccCriterion,
+    "openpose": OpenposeCriterion,
 }
 
 

@@ -12,6 +12,8 @@ from mmkp.errors import InputError, nearest
 DATASETS: dict[str, str] = {
     "grid": "mmkp.data.grid:GridDataset",
     "talker": "mmkp.data.talker:TalkerDataset",
+    "crowd": "mmkp.data.talker.crowd:CrowdDataset",
+    "people": "mmkp.data.people:PeopleDataset",
 }
 # Formats: a reader makes a table of rows from a path, and RowDataset hands them out.
 READERS: dict[str, str] = {
@@ -34,9 +36,17 @@ READERS: dict[str, str] = {
     "webdataset": "mmkp.data.shards:read_webdataset",
     "hub": "mmkp.data.hub_dataset:read_hub",
 }
-NEEDS_PATH = ("grid", *READERS)
+# Formats that can be read in passing: (path, split) -> mmkp.data.stream.Stream.
+STREAMS: dict[str, str] = {
+    "parquet": "mmkp.data.stream:parquet_stream",
+    "webdataset": "mmkp.data.stream:webdataset_stream",
+    "hub": "mmkp.data.hub_dataset:hub_stream",
+}
+HELD = 1000  # rows of a stream's validation or test split that are held
+NEEDS_PATH = ("grid", "people", *READERS)
 CARDS = {
     "grid": "grid", "talker": "talker", "coco": "coco", "wholebody": "coco", "mpii": "mpii", "300w": "300w",
+    "crowd": "talker", "people": "coco",
     "aflw": "300w", "cofw": "300w", "crowdpose": "coco", "ap10k": "coco", "wflw": "wflw", "csv": "youtube_faces",
     "icdar": "icdar2015",
 }  # fmt: skip
@@ -82,16 +92,47 @@ def open_table(spec: str, **options: Any) -> Any:
 def open_dataset(spec: str, split: str, **options: Any) -> KeypointDataset:
     """A dataset's split.
 
+    Args:
+        spec: see `split_spec`.
+        split: train, validation, test or all.
+        options: of the dataset. Those in one of the formats also have `cache_mb`, the memory for what was decoded (MiB,
+            0 for none); Parquet, WebDataset and Hub datasets `streaming` with `buffer` and `held` (mmkp.data.stream).
+
     Raises:
         InputError: no such dataset, no path where one is needed, an option that it does not have.
     """
     name, path = split_spec(spec)
     _need_path(name, path)
+    if options.get("streaming"):
+        return _open_stream(name, path, split, **options)
     if name in READERS:
+        from mmkp.data.cache import DEFAULT_MB
         from mmkp.data.rows import RowDataset
 
-        return RowDataset(open_table(spec, **options), split)
+        options.pop("streaming", None)
+        cache_mb = _whole(options.pop("cache_mb", DEFAULT_MB), "cache_mb", 0)
+        return RowDataset(open_table(spec, **options), split, cache_mb)
     return _call(name, DATASETS[name], (path,) if path else (), {"split": split, **options})
+
+
+def _open_stream(name: str, path: str, split: str, **options: Any) -> Any:
+    """A stream for the split train, up to `held` rows of a stream for the others: they are asked for by index."""
+    if name not in STREAMS:
+        raise InputError(
+            f"dataset {name}", expected=f"one of {', '.join(STREAMS)} for streaming", got="another format",
+            remedy="`mmkp data export --to parquet` writes shards of any dataset.",
+        )  # fmt: skip
+    options.pop("streaming")
+    options.pop("cache_mb", None)
+    held = _whole(options.pop("held", HELD), "held", 1)
+    stream = _call(name, STREAMS[name], (path, split), options)
+    return stream if split == "train" else stream.head(held)
+
+
+def _whole(value: Any, option: str, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"option {option}", expected=f"a whole number from {least} on", got=repr(value))
+    return value
 
 
 def _need_path(name: str, path: str) -> None:

@@ -42,6 +42,8 @@ class Augmented:
         audio_time_s: the moment in `audio` that belongs to the picture, `audio_shift_ms` included; None for the middle.
         modality_mask: (3,) which of image, text and audio are present and not dropped.
         flipped: whether the picture is mirrored.
+        people_xy: (P, K, 2) px, input frame, of all people; None where the sample has none.
+        people_visible: (P, K) their flags.
     """
 
     image_to_input: Float[np.ndarray, "2 3"]
@@ -54,6 +56,8 @@ class Augmented:
     audio_time_s: float | None
     modality_mask: Bool[np.ndarray, " 3"]
     flipped: bool
+    people_xy: Float32[np.ndarray, "P K 2"] | None = None
+    people_visible: UInt8[np.ndarray, "P K"] | None = None
 
 
 class Augmenter:
@@ -81,18 +85,20 @@ class Augmenter:
         """Augment one sample; all chance comes from `rng`."""
         mask = self._modalities(sample, rng)
         before_flip, flipped = self._geometry(sample, bool(mask[0]), rng)
-        affine, points, visible = self._points(sample, before_flip, flipped)
+        affine, points, visible = self._points(sample.keypoints_xy, sample.visible, before_flip, flipped)
+        people, seen = self._people(sample, before_flip, flipped)
         image = None
         if mask[0] and sample.image is not None:
             image = geometry.warp(sample.image, before_flip, self.input_size_hw)
             image = cv2.flip(image, 1) if flipped else image  # bits of the unflipped picture, mirrored
-            image, visible = self._scene(image, points, visible, rng)
+            image, visible = self._scene(image, points, visible, rng, people, seen)
             image = augment_image.camera(image, self.config, rng)
         text = self._text(sample, flipped, rng) if mask[1] else None
         audio, time_s = self._audio(sample, rng) if mask[2] else (None, None)
         return Augmented(
             image_to_input=affine, image=image, keypoints_xy=points.astype(np.float32), visible=visible, text=text,
             audio=audio, rate_hz=sample.rate_hz, audio_time_s=time_s, modality_mask=mask, flipped=flipped,
+            people_xy=None if people is None else people.astype(np.float32), people_visible=seen,
         )  # fmt: skip
 
     def _modalities(self, sample: Sample, rng: np.random.Generator) -> Bool[np.ndarray, " 3"]:
@@ -132,28 +138,39 @@ class Augmenter:
         return geometry.crop_affine(np.concatenate([low, half]), self.input_size_hw)
 
     def _points(
-        self, sample: Sample, before_flip: np.ndarray, flipped: bool
-    ) -> tuple[Float[np.ndarray, "2 3"], Float[np.ndarray, "K 2"], UInt8[np.ndarray, " K"]]:
+        self, keypoints_xy: np.ndarray, visible: np.ndarray, before_flip: np.ndarray, flipped: bool
+    ) -> tuple[Float[np.ndarray, "2 3"], Float[np.ndarray, "*P K 2"], UInt8[np.ndarray, "*P K"]]:
         """The whole affine, the points in the input frame, and their visibility; what falls outside is hidden."""
         height, width = self.input_size_hw
         order = self.schema.flip_index if flipped else slice(None)
         affine = geometry.compose(geometry.flip_affine(width), before_flip) if flipped else before_flip
-        points = geometry.transform(sample.keypoints_xy.astype(np.float64), affine)[order]
-        visible = sample.visible[order].copy()
-        outside = ((points < -0.5) | (points > (width - 0.5, height - 0.5))).any(axis=1)
+        points = geometry.transform(keypoints_xy.astype(np.float64), affine)[..., order, :]
+        visible = visible[..., order].copy()
+        outside = ((points < -0.5) | (points > (width - 0.5, height - 0.5))).any(axis=-1)
         visible[outside & (visible == 2)] = 1
         return affine, points, visible
 
+    def _people(
+        self, sample: Sample, before_flip: np.ndarray, flipped: bool
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """All people's points in the input frame, and their visibility."""
+        if sample.people_xy is None or sample.people_visible is None:
+            return None, None
+        return self._points(sample.people_xy, sample.people_visible, before_flip, flipped)[1:]
+
     def _scene(
-        self, image: np.ndarray, points: np.ndarray, visible: np.ndarray, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Lay covers and occluders before the face, and mark what they hide."""
+        self, image: np.ndarray, points: np.ndarray, visible: np.ndarray, rng: np.random.Generator,
+        people: np.ndarray | None = None, seen: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        """Lay covers and occluders before the face, and mark what they hide; `seen` is marked in place."""
         if rng.random() < self.config.cover and can_cover(points):
             image, hidden = cover(image, points, rng)
             visible[hidden & (visible == 2)] = 1
         if self.config.occluder_size and rng.random() < self.config.occluders:
             image, alpha = augment_image.occlude(image, self.config, rng)
             visible[under(alpha, points) & (visible == 2)] = 1
+            if people is not None and seen is not None:
+                seen[under(alpha, people.reshape(-1, 2)).reshape(seen.shape) & (seen == 2)] = 1
         return image, visible
 
     def _text(self, sample: Sample, flipped: bool, rng: np.random.Generator) -> str:

@@ -88,7 +88,7 @@ class Collator:
         self.keep = np.array([m in modalities for m in ("image", "text", "audio")])
 
     def __call__(self, items: list[tuple[Key, Sample]]) -> dict[str, Any]:
-        """The batch: the model's inputs, `labels` (B, K, 3) in the input frame, and `ids`."""
+        """The batch: the model's inputs, `labels` in the input frame (see `labels_of`), and `ids`."""
         rngs = [rng_for(self.seed, epoch, index) for (epoch, index), _ in items]
         samples = [self._keep(sample) for _, sample in items]
         made = [self.augmenter(s, rng) for s, rng in zip(samples, rngs, strict=True)]
@@ -131,8 +131,26 @@ class Collator:
 
 
 def labels_of(made: list[Augmented]) -> torch.Tensor:
-    """(B, K, 3): x, y px in the input frame (0 where unlabelled) and COCO's visibility."""
-    points = np.stack([a.keypoints_xy for a in made])
+    """(B, K, 3): x, y px in the input frame (0 where unlabelled) and COCO's visibility.
+
+    (B, P, K, 3) where a sample knows of several people: P is the largest number of them, visibility 0 fills up.
+    """
+    if any(a.people_xy is not None for a in made):
+        points, flags = _padded(made)
+    else:
+        points, flags = np.stack([a.keypoints_xy for a in made]), np.stack([a.visible for a in made])
     known = np.isfinite(points).all(-1)
-    visible = np.stack([a.visible for a in made]) * known
+    visible = flags * known
     return torch.from_numpy(np.concatenate([np.where(known[..., None], points, 0.0), visible[..., None]], -1)).float()
+
+
+def _padded(made: list[Augmented]) -> tuple[np.ndarray, np.ndarray]:
+    """All people's points (B, P, K, 2) and flags (B, P, K), at least one row each, filled up with flags 0."""
+    people = [a.keypoints_xy[None] if a.people_xy is None else a.people_xy for a in made]
+    seen = [a.visible[None] if a.people_visible is None else a.people_visible for a in made]
+    most = max(1, *(len(p) for p in people)) if people else 1
+    points = np.full((len(made), most, *made[0].keypoints_xy.shape), np.nan, np.float32)
+    flags = np.zeros(points.shape[:-1], np.uint8)
+    for i, (xy, visible) in enumerate(zip(people, seen, strict=True)):
+        points[i, : len(xy)], flags[i, : len(xy)] = xy, visible
+    return points, flags

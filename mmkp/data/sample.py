@@ -32,6 +32,9 @@ class Sample:
         text_controls: other texts for the same moment, by name: `no_times` (without cursor), `even_times` (the cursor
             where evenly spaced words would put it: a text whose timing does not come from the sound).
         info: whatever else the dataset knows; never seen by a model.
+        people_xy: (P, K, 2) px, image frame: all people of the picture, the sample's own first; None where the data
+            knows of one person a picture.
+        people_visible: (P, K) their flags.
     """
 
     id: str
@@ -46,6 +49,8 @@ class Sample:
     text: str | None = None
     text_controls: dict[str, str] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
+    people_xy: Float32[np.ndarray, "P K 2"] | None = None
+    people_visible: UInt8[np.ndarray, "P K"] | None = None
 
     @property
     def present(self) -> tuple[bool, bool, bool]:

@@ -12,7 +12,14 @@ from mmkp import geometry
 from mmkp.schema import KeypointSchema
 
 PREDICTED, TRUE = (255, 140, 0), (60, 220, 90)  # orange, green: told apart also by most colour-blind readers
+# Of several people; the first is the colour of one alone. Source: Okabe and Ito's palette, less black.
+PEOPLE = (PREDICTED, (86, 180, 233), (240, 228, 66), (204, 121, 167), (0, 158, 115), (213, 94, 0), (0, 114, 178))
 BITS = 4  # OpenCV's fixed-point fraction: a sixteenth of a pixel
+
+
+def person_colour(number: int) -> tuple[int, int, int]:
+    """RGB of a picture's person, counted from 0."""
+    return PEOPLE[number % len(PEOPLE)]
 
 
 def draw_keypoints(

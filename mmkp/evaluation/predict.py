@@ -15,7 +15,7 @@ from mmkp.data.collate import Collator
 from mmkp.data.corrupt import CONDITIONS
 from mmkp.data.sample import KeypointDataset, Sample
 from mmkp.evaluation.predictions import Predictions
-from mmkp.modeling_mmkp import Encoded, MmkpForKeypointDetection
+from mmkp.modeling_mmkp import Detected, Encoded, MmkpForKeypointDetection
 from mmkp.processing_mmkp import MmkpProcessor
 
 CHANGES = {"covered": "image", "even_times": "text"}  # the modality that each part of a condition's name changes
@@ -110,6 +110,24 @@ def detect_subsets(
         subset, keypoints_xy (B, K, 2) px in the input frame, scores (B, K), and (B,) whether the item has any of the
         subset's modalities; all on the CPU.
     """
+    for subset, detected, present in fused_subsets(model, batch, subsets):
+        if detected is None:
+            blank = torch.zeros(len(present), model.schema.num_keypoints, 2)
+            yield subset, blank, blank[..., 0], present
+        else:
+            xy, scores = model.read(detected)
+            yield subset, xy.float().cpu(), scores.float().cpu(), present
+
+
+def fused_subsets(
+    model: MmkpForKeypointDetection, batch: dict[str, Any], subsets: Sequence[str]
+) -> Iterator[tuple[str, Detected | None, torch.Tensor]]:
+    """Encode once, then fuse for each subset.
+
+    Yields:
+        subset, what the heads say (None where no item has any of its modalities), and (B,) whether the item has any,
+        on the CPU.
+    """
     device = model.device
     batch = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
     inputs = {
@@ -123,13 +141,10 @@ def detect_subsets(
         present = encoded.present & chosen
         kept = [m for m in members if m in encoded.tokens]
         if not kept:
-            count = len(present)
-            blank = torch.zeros(count, model.schema.num_keypoints, 2)
-            yield subset, blank, blank[..., 0], torch.zeros(count, dtype=torch.bool)
+            yield subset, None, torch.zeros(len(present), dtype=torch.bool)
             continue
         part = Encoded({m: encoded.tokens[m] for m in kept}, {m: encoded.masks[m] for m in kept}, present)
-        xy, scores = model.read(model.detect(part))
-        yield subset, xy.float().cpu(), scores.float().cpu(), present.any(1).cpu()
+        yield subset, model.detect(part), present.any(1).cpu()
 
 
 def mean_shape_input(model: MmkpForKeypointDetection) -> torch.Tensor:

@@ -14,6 +14,7 @@ from mmkp.data.sample import KeypointDataset
 from mmkp.errors import InputError, nearest
 from mmkp.evaluation import figures
 from mmkp.evaluation.confidence import summarize_confidence
+from mmkp.evaluation.instances import evaluate_people
 from mmkp.evaluation.predict import all_subsets, predict_dataset
 from mmkp.evaluation.predictions import FILE, Predictions
 from mmkp.evaluation.report import write_report
@@ -55,6 +56,10 @@ def evaluate(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {out}", expected="a folder that can be written", got=str(error)) from error
+    if getattr(loaded.model, "finds_people", False):
+        options = options or {}
+        return evaluate_people(loaded, dataset, chosen, out, key, protocol_of(loaded, dataset, data, split, options),
+                               batch_size=batch_size, progress=progress)  # fmt: skip
     predictions = _reuse(out, key)
     if predictions is None:
         predictions = predict_dataset(
@@ -73,14 +78,7 @@ def score_and_report(
     options: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
     """summary.json and report.md from predictions."""
-    protocol = {
-        "data": data.partition(":")[0], "split": split, "fingerprint": dataset.fingerprint, "box": "truth",
-        "model": loaded.source, "weights": loaded.digest, "mmkp": mmkp.__version__,
-        "calibration": loaded.model.config.calibration,
-        "options": options, "cover": "drawn once per group, seed = group id",
-        "text": f"times: {options.get('text_times', 'those of the dataset')}",
-        "even_times": "control: cursor from evenly spaced words",
-    }  # fmt: skip
+    protocol = protocol_of(loaded, dataset, data, split, options)
     schema = loaded.model.schema
     summary = summarize(predictions, schema, protocol)
     summary["confidence"], tables = summarize_confidence(predictions, schema, GroupBootstrap(predictions.groups))
@@ -91,6 +89,20 @@ def score_and_report(
     part.replace(out / "summary.json")
     write_report(summary, predictions, dataset, schema, out)
     return summary
+
+
+def protocol_of(
+    loaded: Loaded, dataset: KeypointDataset, data: str, split: str, options: dict[str, Any]
+) -> dict[str, Any]:
+    """What the figures depend on (DESIGN, section 6)."""
+    return {
+        "data": data.partition(":")[0], "split": split, "fingerprint": dataset.fingerprint, "box": "truth",
+        "model": loaded.source, "weights": loaded.digest, "mmkp": mmkp.__version__,
+        "calibration": loaded.model.config.calibration,
+        "options": options, "cover": "drawn once per group, seed = group id",
+        "text": f"times: {options.get('text_times', 'those of the dataset')}",
+        "even_times": "control: cursor from evenly spaced words",
+    }  # fmt: skip
 
 
 def _conditions(dataset: KeypointDataset, asked: list[str] | None) -> list[str]:

@@ -35,7 +35,8 @@ def predict_one(
 
     Returns:
         What predictions.json holds: the schema, the box, which modalities were used, and `instances`, each with
-        keypoints (K, 2) px in the image frame and scores (K,).
+        keypoints (K, 2) px in the image frame and scores (K,); of a model that tells people apart one for each person,
+        with a `score` of its own, and null for a keypoint that was not found.
 
     Raises:
         InputError: no modality, or none that the model has; a box that lies outside the picture.

@@ -10,10 +10,20 @@ from typing import Any
 from torch import nn
 
 from mmkp.errors import InputError, choose
+from mmkp.heads.deconv import DeconvHead
 from mmkp.heads.heatmap import HeatmapHead
+from mmkp.heads.hourglass import HourglassHead
+from mmkp.heads.openpose import OpenposeHead
+from mmkp.heads.regression import RegressionHead
+from mmkp.heads.simcc import SimccHead
 
 HEADS: dict[str, Any] = {
     "heatmap": HeatmapHead,
+    "deconv": DeconvHead,
+    "hourglass": HourglassHead,
+    "regression": RegressionHead,
+    "simcc": SimccHead,
+    "openpose": OpenposeHead,
 }
 
 

@@ -8,7 +8,10 @@ import numpy as np
 
 from mmkp import metrics
 from mmkp.data.corrupt import conditions_of
+from mmkp.evaluation.instance_scores import summarize_people
+from mmkp.evaluation.instances import predict_people
 from mmkp.evaluation.predict import predict_dataset
+from mmkp.evaluation.predictions import Predictions
 from mmkp.recipe import Recipe
 from mmkp.training.build import Parts
 
@@ -30,9 +33,14 @@ class Validator:
 
     def __call__(self, model: Any) -> dict[str, Any]:
         """`nme`, the mean over all cells, and `cells`: condition -> subset -> NME, by the schema's groups as well."""
+        if getattr(model, "finds_people", False):
+            return self._summed(self._people(model))
         made = predict_dataset(
             model, self.parts.processor, self.parts.validation_set, self.conditions, indices=self.indices
         )
+        return self._summed(self._cells(made))
+
+    def _cells(self, made: Predictions) -> dict[str, dict[str, Any]]:
         schema = self.parts.schema
         length = schema.normalizer(made.true_xy, made.boxes)
         cells: dict[str, dict[str, Any]] = {}
@@ -40,6 +48,23 @@ class Validator:
             errors = metrics.normalized_errors(xy, made.true_xy, made.visible[condition] > 0, length)
             groups = {g: float(np.nanmean(metrics.nme(errors, p))) for g, p in schema.group_indices().items()}
             cells.setdefault(condition, {})[subset] = {"nme": float(np.nanmean(metrics.nme(errors))), **groups}
+        return cells
+
+    def _people(self, model: Any) -> dict[str, dict[str, Any]]:
+        """NME of everybody in the pictures, a miss counting 1.0 of the normalizer, and AP."""
+        parts = self.parts
+        made = predict_people(model, parts.processor, parts.validation_set, self.conditions, indices=self.indices)
+        cells: dict[str, dict[str, Any]] = {}
+        for condition, row in summarize_people(made, parts.schema, {})["conditions"].items():
+            for subset, entry in row.items():
+                groups = {g: s["mean"] for g, s in entry["nme"]["groups"].items()}
+                cells.setdefault(condition, {})[subset] = {
+                    "nme": entry["nme"]["mean"], "ap": entry["ap"]["mean"], **groups
+                }  # fmt: skip
+        return cells
+
+    @staticmethod
+    def _summed(cells: dict[str, dict[str, Any]]) -> dict[str, Any]:
         values = [cell["nme"] for row in cells.values() for cell in row.values()]
         return {"nme": float(np.mean(values)), "cells": cells}
 

@@ -67,7 +67,7 @@ class TalkerDataset:
         parameters = {"version": VERSION, "split": split, "size": size, "n": n, "seed": seed, "degrade": degrade}
         self.fingerprint = hashlib.sha1(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:12]
         self.cache_path = cache_root(cache_dir) / "talker" / f"{split}-{size}px-{n}-{self.fingerprint}"
-        self._rows = _load_or_write(self.cache_path, parameters, workers)
+        self._rows = load_or_write(self.cache_path, parameters, workers, _rows, row_features())
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -75,7 +75,7 @@ class TalkerDataset:
     def __getitem__(self, index: int) -> Sample:
         if not -len(self) <= index < len(self):
             raise IndexError(f"talker has {len(self)} samples, not one of index {index}")
-        return _sample(self._rows[index % len(self)])
+        return sample_of(self._rows[index % len(self)])
 
 
 def cache_root(cache_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -83,14 +83,22 @@ def cache_root(cache_dir: str | os.PathLike[str] | None = None) -> Path:
     return Path(cache_dir or os.environ.get("MMKP_CACHE") or Path.home() / ".cache" / "mmkp").expanduser()
 
 
-def _load_or_write(path: Path, parameters: dict[str, Any], workers: int | None) -> Any:
-    """The rows; a folder of that name is whole, as it is renamed into place only after its last byte."""
+def load_or_write(path: Path, parameters: dict[str, Any], workers: int | None, rows: Any, features: Any) -> Any:
+    """The rows; a folder of that name is whole, as it is renamed into place only after its last byte.
+
+    Args:
+        path: of the folder.
+        parameters: `n` and whatever else `rows` wants.
+        workers: processes that generate; None: at most two.
+        rows: (clips, parameters) -> the rows of these clips.
+        features: of a row.
+    """
     from datasets import load_from_disk
 
     if not path.is_dir():
         require_espeak()
         try:
-            _write(path, parameters, workers)
+            _write(path, parameters, workers, rows, features)
         except OSError as error:
             raise InputError(
                 f"talker's cache {path.parent}", expected="a folder that can be written, with room",
@@ -99,7 +107,7 @@ def _load_or_write(path: Path, parameters: dict[str, Any], workers: int | None) 
     return load_from_disk(str(path))
 
 
-def _write(path: Path, parameters: dict[str, Any], workers: int | None) -> None:
+def _write(path: Path, parameters: dict[str, Any], workers: int | None, rows: Any, features: Any) -> None:
     from datasets import Dataset
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -109,11 +117,11 @@ def _write(path: Path, parameters: dict[str, Any], workers: int | None) -> None:
         clips = list(range(-(-parameters["n"] // FRAMES_PER_CLIP)))
         most = min(2, os.cpu_count() or 1) if workers is None else workers
         processes = max(1, min(most, parameters["n"] // _FEWEST_PER_WORKER))
-        rows = Dataset.from_generator(
-            _rows, features=_features(), cache_dir=str(partial / "made"), num_proc=processes if processes > 1 else None,
+        made = Dataset.from_generator(
+            rows, features=features, cache_dir=str(partial / "made"), num_proc=processes if processes > 1 else None,
             gen_kwargs={"clips": clips, "parameters": parameters}, fingerprint=path.name.rsplit("-", 1)[-1],
         )  # fmt: skip
-        rows.save_to_disk(str(partial / "whole"))
+        made.save_to_disk(str(partial / "whole"))
         with contextlib.suppress(FileExistsError):
             _move(partial / "whole", path)
     finally:
@@ -136,7 +144,8 @@ def _clear_abandoned(folder: Path) -> None:
                 shutil.rmtree(partial, ignore_errors=True)
 
 
-def _features() -> Any:
+def row_features() -> Any:
+    """The types of a row."""
     from datasets import Features, List, Value
 
     return Features(
@@ -154,10 +163,10 @@ def _rows(clips: list[int], parameters: dict[str, Any]) -> Iterator[dict[str, An
     p = parameters
     for clip in clips:
         for index in range(clip * FRAMES_PER_CLIP, min((clip + 1) * FRAMES_PER_CLIP, p["n"])):
-            yield _row(generate(p["seed"], index, p["size"], p["split"], p["degrade"]))
+            yield row_of(generate(p["seed"], index, p["size"], p["split"], p["degrade"]))
 
 
-def _row(sample: Sample) -> dict[str, Any]:
+def row_of(sample: Sample) -> dict[str, Any]:
     """Plain bytes: nothing to decode, nothing lost but the sound's 17th bit."""
     return {
         "id": sample.id, "group": sample.group, "keypoints_xy": sample.keypoints_xy.ravel(),
@@ -168,12 +177,13 @@ def _row(sample: Sample) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _sample(row: dict[str, Any]) -> Sample:
+def sample_of(row: dict[str, Any]) -> Sample:
+    """The sample that a row holds."""
     image, audio = row["image"], row["audio"]
     side = int(round((len(image) / 3) ** 0.5)) if image is not None else 0
     return Sample(
         id=row["id"], group=row["group"],
-        keypoints_xy=np.array(row["keypoints_xy"], np.float32).reshape(68, 2),
+        keypoints_xy=np.array(row["keypoints_xy"], np.float32).reshape(-1, 2),
         visible=np.array(row["visible"], np.uint8), box_xywh=np.array(row["box_xywh"], np.float64),
         image=None if image is None else np.frombuffer(image, np.uint8).reshape(side, side, 3).copy(),
         audio=None if audio is None else np.frombuffer(audio, "<i2").astype(np.float32) / 32767,

@@ -147,7 +147,7 @@ def convert(
 def export(
     data: DataArgument,
     out: OutOption,
-    to: Annotated[Literal["folder", "coco", "parquet"], typer.Option(help="The format to write.")] = "folder",
+    to: Annotated[Literal["folder", "coco", "parquet", "webdataset"], typer.Option(help="The format to write.")] = "folder",
     options: OptionsArgument = None,
     split: Annotated[str, typer.Option(help="train, validation, test or all.")] = "all",
 ) -> None:

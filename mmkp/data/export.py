@@ -32,6 +32,7 @@ EXPORTERS: dict[str, str] = {
     "folder": "mmkp.data.export:export_folder",
     "coco": "mmkp.data.export_coco:export_coco",
     "parquet": "mmkp.data.export_parquet:export_parquet",
+    "webdataset": "mmkp.data.shard_write:write_webdataset",
 }
 
 

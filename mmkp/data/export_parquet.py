@@ -68,7 +68,7 @@ def export_parquet(
     with new_folder(out, root_of(dataset)) as folder:
         writer = _Shards(folder / "data", max(rows_per_shard, 1))
         for number, item in enumerate(items, 1):
-            record = _record(item, made)
+            record = record_of(item, made)
             if record is not None:
                 named = canonical(item.row.split)
                 writer.add(named if named in SPLITS[:3] else "train", record)
@@ -79,7 +79,8 @@ def export_parquet(
     return made
 
 
-def _record(item: Item, made: Exported) -> dict[str, Any] | None:
+def record_of(item: Item, made: Exported) -> dict[str, Any] | None:
+    """A row of `features()`; None, with a line in `made.problems`, where nothing of the item is left."""
     row = item.row
     has_image, has_text, has_audio = item.present
     image = attempt(made, item, "image", _image) if has_image else None

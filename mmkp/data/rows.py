@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from mmkp import geometry
+from mmkp.data.cache import RowCache
 from mmkp.data.io import read_audio, read_image
 from mmkp.data.sample import Sample
 from mmkp.data.splits import assign_splits, check_split
@@ -108,6 +109,22 @@ class RowTable:
 
 
 Reader = Callable[..., RowTable]
+Heard = tuple[Float32[np.ndarray, " T"], int, float | None]  # samples, rate in Hz, the picture's moment, s
+
+
+def assemble(row: Row, image: UInt8[np.ndarray, "H W 3"] | None, heard: Heard | None) -> Sample:
+    """A row's sample from what was decoded of it. A row of which nothing is left carries no labels."""
+    audio, rate_hz, time_s = heard if heard is not None else (None, 16_000, None)
+    nothing = image is None and audio is None and row.text is None
+    box = row.box_xywh
+    if box is None:
+        box = geometry.whole_image_box((1, 1) if image is None else (image.shape[0], image.shape[1]))
+    return Sample(
+        id=row.id, group=row.group, keypoints_xy=row.keypoints_xy,
+        visible=np.zeros_like(row.visible) if nothing else row.visible,
+        box_xywh=np.asarray(box, dtype=np.float64), image=image, audio=audio, rate_hz=rate_hz,
+        audio_time_s=time_s, text=row.text, info=row.info,
+    )  # fmt: skip
 
 
 class RowDataset:
@@ -119,12 +136,13 @@ class RowDataset:
     Args:
         table: what a reader made.
         split: train, validation, test or all (see mmkp.data.splits).
+        cache_mb: memory in which what was decoded is kept, MiB; see mmkp.data.cache. 0 decodes anew each time.
 
     Raises:
         InputError: no such split, or no rows in it.
     """
 
-    def __init__(self, table: RowTable, split: str = "train") -> None:
+    def __init__(self, table: RowTable, split: str = "train", cache_mb: int = 0) -> None:
         self.table, self.name, self.schema = table, table.name, table.schema
         wanted = check_split(split, table.name)
         splits = assign_splits([r.group for r in table.rows], [r.split for r in table.rows])
@@ -138,25 +156,21 @@ class RowDataset:
             )  # fmt: skip
         self.problems: Sequence[str] = [str(fault) for fault in table.faults]
         self._failed: set[tuple[str, str]] = set()
+        self._cache = RowCache(self.rows, cache_mb) if cache_mb > 0 else None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Sample:
         row = self.rows[index]
-        image = self._attempt(row, "image", self.read_image)
-        heard = self._attempt(row, "audio", self.read_audio)
-        audio, rate_hz, time_s = heard if heard is not None else (None, 16_000, None)
-        nothing = image is None and audio is None and row.text is None
-        box = row.box_xywh
-        if box is None:
-            box = geometry.whole_image_box((1, 1) if image is None else (image.shape[0], image.shape[1]))
-        return Sample(
-            id=row.id, group=row.group, keypoints_xy=row.keypoints_xy,
-            visible=np.zeros_like(row.visible) if nothing else row.visible,
-            box_xywh=np.asarray(box, dtype=np.float64), image=image, audio=audio, rate_hz=rate_hz,
-            audio_time_s=time_s, text=row.text, info=row.info,
-        )  # fmt: skip
+        image = self._attempt(row, "image", self._image)
+        return assemble(row, image, self._attempt(row, "audio", self._audio))
+
+    def _image(self, row: Row) -> UInt8[np.ndarray, "H W 3"]:
+        return self.read_image(row) if self._cache is None else self._cache.image(row, self.read_image)
+
+    def _audio(self, row: Row) -> Heard:
+        return self.read_audio(row) if self._cache is None else self._cache.audio(row, self.read_audio)
 
     def _attempt(self, row: Row, kind: str, read: Callable[[Row], Any]) -> Any:
         if getattr(row, kind) is None or (row.id, kind) in self._failed:
@@ -183,7 +197,7 @@ class RowDataset:
         return read_frame(row.image, row.frame)
 
     @staticmethod
-    def read_audio(row: Row) -> tuple[Float32[np.ndarray, " T"], int, float | None]:
+    def read_audio(row: Row) -> Heard:
         """The row's sound, its rate in Hz and the picture's moment within it, s.
 
         Raises:

@@ -47,7 +47,7 @@ def error_by_subset(summary: dict[str, Any], focus: str | None, path: Path) -> N
     plt.close(figure)
 
 
-def reliability(tables: dict[str, Any], path: Path) -> None:
+def reliability(tables: dict[Any, Any], path: Path) -> None:
     """Accuracy over confidence by condition and subset, beside the diagonal; the marker's area tells the share."""
     conditions = list(dict.fromkeys(condition for condition, _ in tables))
     figure, axes = plt.subplots(1, len(conditions), figsize=(3.6 * len(conditions), 3.6), sharey=True, squeeze=False)

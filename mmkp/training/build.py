@@ -14,6 +14,7 @@ from mmkp import geometry
 from mmkp.configuration_mmkp import MmkpConfig
 from mmkp.data import open_dataset
 from mmkp.data.sample import KeypointDataset
+from mmkp.data.stream import Stream
 from mmkp.encoders.weights import load_pretrained_encoders
 from mmkp.errors import InputError
 from mmkp.modeling_mmkp import MmkpForKeypointDetection
@@ -31,7 +32,7 @@ class Parts:
 
     recipe: Recipe
     schema: KeypointSchema
-    train_set: KeypointDataset
+    train_set: KeypointDataset | Stream
     validation_set: KeypointDataset
     model: MmkpForKeypointDetection
     processor: MmkpProcessor
@@ -47,7 +48,8 @@ def build(recipe: Recipe) -> Parts:
     register()
     data = recipe.data
     train_set = open_dataset(data.dataset, "train", **{**data.options, **data.train_options})
-    validation_set = open_dataset(data.dataset, "validation", **data.options)
+    held = {"held": data.validation_samples} if data.options.get("streaming") else {}
+    validation_set = open_dataset(data.dataset, "validation", **{**held, **data.options})
     schema = train_set.schema
     torch.manual_seed(recipe.training.seed)
     config = MmkpConfig(**recipe.model_kwargs(), keypoint_schema=schema.model_dump(mode="json"))
@@ -56,7 +58,8 @@ def build(recipe: Recipe) -> Parts:
     notes += [
         f"{name}: {line}" for name, s in (("train", train_set), ("validation", validation_set)) for line in s.problems
     ]
-    model.mean_shape.copy_(mean_shape(train_set, config.input_size_hw))
+    shown = train_set.head(MEAN_SHAPE_SAMPLES) if isinstance(train_set, Stream) else train_set
+    model.mean_shape.copy_(mean_shape(shown, config.input_size_hw))
     return Parts(recipe, schema, train_set, validation_set, model, processor, notes)
 
 

@@ -15,10 +15,13 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from mmkp.data.collate import Collator, KeyedDataset, StepSampler
+from mmkp.data.prefetch import prefetched
+from mmkp.data.stream import Stream, StreamBatches, StreamItems
 from mmkp.errors import InputError, MissingExtraError, MmkpError, choose
 from mmkp.recipe import Recipe
 from mmkp.training import checkpoint
@@ -115,17 +118,13 @@ class Trainer:
 
     def _batches(self, log: RunLog) -> Iterator[dict[str, Any]]:
         settings, parts = self.settings, self.parts
-        first = self.state.step * self.accumulate
-        sampler = StepSampler(
-            len(parts.train_set), self.batch_size, settings.steps * self.accumulate, settings.seed, first,
-            self.accelerator.process_index, self.accelerator.num_processes,
-        )  # fmt: skip
+        items, self.sampler = self._items()
         collate = Collator(parts.processor, parts.schema, self.recipe.augment, settings.seed, parts.model.modalities)
         loader = DataLoader(
-            KeyedDataset(parts.train_set), batch_sampler=sampler, collate_fn=collate, num_workers=settings.workers,
+            items, batch_sampler=self.sampler, collate_fn=collate, num_workers=settings.workers,
             pin_memory=self.accelerator.device.type == "cuda", generator=torch.Generator(),
         )  # fmt: skip
-        source = iter(loader)
+        source = iter(loader) if settings.workers else prefetched(iter(loader))
         while True:
             began = time.monotonic()
             batch = next(source, None)
@@ -134,6 +133,37 @@ class Trainer:
             log.waited_s += time.monotonic() - began
             yield {k: v.to(self.accelerator.device, non_blocking=True) if torch.is_tensor(v) else v
                    for k, v in batch.items()}  # fmt: skip
+
+    def _items(self) -> tuple[Dataset, StepSampler | StreamBatches]:
+        """The items that are left of the run, and their order."""
+        train_set, seed, first = self.parts.train_set, self.settings.seed, self.state.step * self.accumulate
+        rank, world, last = (
+            self.accelerator.process_index, self.accelerator.num_processes, self.settings.steps * self.accumulate
+        )  # fmt: skip
+        if isinstance(train_set, Stream):
+            place = self._stream_place()
+            return StreamItems(train_set), StreamBatches(
+                train_set, self.batch_size, last, seed, first, place, rank, world
+            )
+        sampler = StepSampler(len(train_set), self.batch_size, last, seed, first, rank, world)
+        return KeyedDataset(train_set), sampler
+
+    def _stream_place(self) -> tuple[int, int]:
+        """Where the checkpoint that was loaded left the stream."""
+        if self.state.step == 0:
+            return 0, 0
+        stored = (
+            self.folder.checkpoints
+            / f"step-{self.state.step:06d}"
+            / f"rng-{self.accelerator.process_index}.safetensors"
+        )
+        epoch, taken, world = load_file(stored)["stream"].tolist() if stored.exists() else (0, 0, 0)
+        if world != self.accelerator.num_processes:
+            raise InputError(
+                f"resume {self.folder.path}", expected="as many processes as before: they divide the stream",
+                got=f"{self.accelerator.num_processes}", remedy="Start as many as the run began with.",
+            )  # fmt: skip
+        return epoch, taken
 
     def _step(self, batches: Iterator[dict[str, Any]]) -> dict[str, float]:
         training_mode(self.model, self.settings)
@@ -184,7 +214,7 @@ class Trainer:
             log.write({"step": self.state.step, "validation": found})
             self.accelerator.log({"validation_nme": found["nme"]}, step=self.state.step)
             log.say(f"step {self.state.step}  validation NME {found['nme']:.4f}  {self.validator.line(found)}")
-        rngs = gather_rngs(self.accelerator)
+        rngs = gather_rngs(self.accelerator, self._stream_state())
         if self.main:
             try:
                 self._keep_the_best(model, found["nme"])
@@ -192,6 +222,12 @@ class Trainer:
             except (OSError, SafetensorError) as error:
                 log.say(f"warning: {error}; what was saved before is kept and training goes on")
         self.accelerator.wait_for_everyone()
+
+    def _stream_state(self) -> dict[str, torch.Tensor]:
+        if not isinstance(self.sampler, StreamBatches):
+            return {}
+        place = self.sampler.place_after(self.state.step * self.accumulate)
+        return {"stream": torch.tensor([*place, self.accelerator.num_processes])}
 
     def _keep_the_best(self, model: Any, nme: float) -> None:
         best = self.state.best
@@ -257,10 +293,11 @@ def make_average(model: torch.nn.Module, decay: float) -> AveragedModel | None:
     return AveragedModel(model, multi_avg_fn=blend, use_buffers=True)
 
 
-def gather_rngs(accelerator: Accelerator) -> list[dict[str, torch.Tensor]]:
-    """The random states of all processes, by rank."""
+def gather_rngs(accelerator: Accelerator, more: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+    """The random states of all processes, by rank, and what else each has of its own."""
+    own = [{**checkpoint.get_rng(), **more}]
     if accelerator.num_processes == 1:
-        return [checkpoint.get_rng()]
+        return own
     from accelerate.utils import gather_object
 
-    return gather_object([checkpoint.get_rng()])
+    return gather_object(own)

@@ -56,7 +56,9 @@ def toy(path: Path, grid_root: Path) -> dict:
     name = plain["data"]["dataset"].partition(":")[0]
     if name in ("coco", "mpii"):  # the readers have tests of their own; here it is the model that is tried
         plain["data"]["dataset"] = name = "talker"
-    if name == "talker" and importlib.util.find_spec("espeakng_loader") is None:
+    elif name == "people":
+        plain["data"]["dataset"] = name = "crowd"
+    if name in ("talker", "crowd") and importlib.util.find_spec("espeakng_loader") is None:
         pytest.skip("needs the extra `talker` (pip install 'mmkp[talker]')")
     if name == "grid":
         plain["data"]["dataset"] = f"grid:{grid_root}"
@@ -83,6 +85,7 @@ def test_a_recipe_trains_resumes_and_evaluates(path, grid_root, tmp_path):
     summary = evaluate(
         load(str(folder)), recipe.data.dataset, "test", folder, options=recipe.data.options, say=lambda _: None
     )
-    assert set(summary["conditions"]) >= {"clear", "covered"}
+    covers = recipe.data.dataset != "crowd"  # five points of a small face are not covered
+    assert set(summary["conditions"]) >= ({"clear", "covered"} if covers else {"clear"})
     assert json.loads((folder / "summary.json").read_text())["n"] == summary["n"]
     assert (folder / "report.md").is_file()

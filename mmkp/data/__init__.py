@@ -35,6 +35,7 @@ READERS: dict[str, str] = {
     "parquet": "mmkp.data.shards:read_parquet",
     "webdataset": "mmkp.data.shards:read_webdataset",
     "hub": "mmkp.data.hub_dataset:read_hub",
+    "boxes": "mmkp.data.boxes:read_boxes",
 }
 # Formats that can be read in passing: (path, split) -> mmkp.data.stream.Stream.
 STREAMS: dict[str, str] = {
@@ -46,7 +47,7 @@ HELD = 1000  # rows of a stream's validation or test split that are held
 NEEDS_PATH = ("grid", "people", *READERS)
 CARDS = {
     "grid": "grid", "talker": "talker", "coco": "coco", "wholebody": "coco", "mpii": "mpii", "300w": "300w",
-    "crowd": "talker", "people": "coco",
+    "crowd": "talker", "people": "coco", "boxes": "coco",
     "aflw": "300w", "cofw": "300w", "crowdpose": "coco", "ap10k": "coco", "wflw": "wflw", "csv": "youtube_faces",
     "icdar": "icdar2015",
 }  # fmt: skip

@@ -58,6 +58,8 @@ def build(recipe: Recipe) -> Parts:
     notes += [
         f"{name}: {line}" for name, s in (("train", train_set), ("validation", validation_set)) for line in s.problems
     ]
+    if recipe.augment.flip and not schema.flip_pairs:
+        notes.append(f"augment.flip is off: the schema {schema.name} names no flip pairs")
     shown = train_set.head(MEAN_SHAPE_SAMPLES) if isinstance(train_set, Stream) else train_set
     model.mean_shape.copy_(mean_shape(shown, config.input_size_hw))
     return Parts(recipe, schema, train_set, validation_set, model, processor, notes)

@@ -20,9 +20,10 @@ from mmkp.data.folder import read_folder
 from mmkp.data.io import read_audio, read_image
 from mmkp.data.rows import Row, RowDataset, RowTable
 from mmkp.data.sample import Sample
+from mmkp.data.shard_write import write_webdataset
 
 SCHEMA = load_schema("face5")
-EXPORT = {"folder": export_folder, "coco": export_coco, "parquet": export_parquet}
+EXPORT = {"folder": export_folder, "coco": export_coco, "parquet": export_parquet, "webdataset": write_webdataset}
 
 
 @pytest.fixture
@@ -248,7 +249,7 @@ def test_a_file_that_is_gone_costs_itself(table, tmp_path, name):
     (table.root / "b.jpg").unlink()
     made = EXPORT[name](table, tmp_path / "out")
     assert any("line 3" in line for line in made.problems)
-    assert made.rows == {"folder": 6, "parquet": 6, "coco": 2}[name]
+    assert made.rows == {"folder": 6, "parquet": 6, "webdataset": 6, "coco": 2}[name]
 
 
 def test_encoders_lose_nothing(rng, tmp_path):

@@ -51,6 +51,9 @@ def _flowed(text: str) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
+Format = Literal["folder", "coco", "parquet", "webdataset"]
+
+
 @data_app.callback()
 def list_data(context: typer.Context) -> None:
     """Without a command: the registered datasets and formats, and the page that describes each."""
@@ -147,7 +150,7 @@ def convert(
 def export(
     data: DataArgument,
     out: OutOption,
-    to: Annotated[Literal["folder", "coco", "parquet", "webdataset"], typer.Option(help="The format to write.")] = "folder",
+    to: Annotated[Format, typer.Option(help="The format to write.")] = "folder",
     options: OptionsArgument = None,
     split: Annotated[str, typer.Option(help="train, validation, test or all.")] = "all",
 ) -> None:

@@ -114,6 +114,7 @@ class MmkpConfig(PreTrainedConfig):
     """
 
     model_type = "mmkp"
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["instances", "raw"]  # transformers.Trainer gathers the others
     sub_configs_defaults: ClassVar[dict[str, Any]] = {
         "image_config": MmkpImageConfig,
         "text_config": MmkpTextConfig,

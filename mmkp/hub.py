@@ -97,7 +97,7 @@ def load(name: str, revision: str | None = None) -> Loaded:
         if bars:
             transformers_logging.enable_progress_bar()
     _check_loading(name, info)
-    return Loaded(model.eval(), processor, name, _digest(model, processor))
+    return Loaded(model.eval(), processor, name, digest_of(model, processor))
 
 
 def _check_config(source: str) -> None:
@@ -126,7 +126,7 @@ def _check_loading(name: str, info: dict[str, Any]) -> None:
             )  # fmt: skip
 
 
-def _digest(model: MmkpForKeypointDetection, processor: MmkpProcessor) -> str:
+def digest_of(model: MmkpForKeypointDetection, processor: MmkpProcessor) -> str:
     """A hash of all that predictions depend on: weights, configuration, processor."""
     config = {k: v for k, v in model.config.to_dict().items() if k != "_name_or_path"}  # not how its path was spelled
     made = hashlib.sha1(json.dumps(config, sort_keys=True, default=str).encode())

@@ -80,10 +80,34 @@ class MmkpPreTrainedModel(PreTrainedModel):
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """As in transformers, but in float32 unless `dtype` says otherwise: checkpoints are stored in fp16."""
         kwargs.setdefault("dtype", torch.float32)
-        return super().from_pretrained(*args, **kwargs)
+        made = super().from_pretrained(*args, **kwargs)
+        restore_constants(made[0] if isinstance(made, tuple) else made)
+        return made
 
     def _init_weights(self, module: nn.Module) -> None:
         """Every part initialises itself when it is built; a checkpoint that lacks weights is refused (mmkp.hub)."""
+
+
+def restore_constants(model: Any) -> None:
+    """Give buffers that no checkpoint holds their values again, from a model that is built anew.
+
+    transformers 5 builds a model without memory and leaves such buffers, ours and those of timm's backbones, as
+    whatever the memory held.
+    """
+    owners = [
+        (name, key)
+        for name, module in model.named_modules()
+        for key in module._non_persistent_buffers_set
+        if module._buffers.get(key) is not None
+    ]
+    if not owners:
+        return
+    with torch.random.fork_rng():
+        fresh = type(model)(model.config)
+    for name, key in owners:
+        own, value = model.get_submodule(name)._buffers[key], fresh.get_submodule(name)._buffers[key]
+        dtype = own.dtype if value.is_floating_point() else value.dtype
+        model.get_submodule(name)._buffers[key] = value.to(own.device, dtype)
 
 
 class MmkpForKeypointDetection(MmkpPreTrainedModel):
@@ -208,11 +232,12 @@ class MmkpForKeypointDetection(MmkpPreTrainedModel):
         if bool(here.all()):
             return encoder(values) if mask is None else encoder(values, mask)
         if not bool(here.any()):  # one blank item tells the shape; nothing of it is kept
-            blank, was_training = torch.zeros_like(values[:1]), encoder.training
+            blank, modes = torch.zeros_like(values[:1]), [(m, m.training) for m in encoder.modules()]
             encoder.eval()  # statistics must not learn from it
             with torch.no_grad():
                 tokens, token_mask = encoder(blank) if mask is None else encoder(blank, torch.ones_like(mask[:1]))
-            encoder.train(was_training)
+            for module, mode in modes:
+                module.training = mode
             tokens, token_mask = tokens[:0], token_mask[:0]
         elif mask is None:
             tokens, token_mask = encoder(values[here])

@@ -79,18 +79,20 @@ def fit(recipe: ClassicRecipe, dataset: KeypointDataset) -> Pipeline:
 
 
 def predict_dataset(
-    pipeline: Pipeline, dataset: KeypointDataset, conditions: Sequence[str], batch_size: int = 240, progress: Any = iter
-) -> Predictions:
+    pipeline: Pipeline, dataset: KeypointDataset, conditions: Sequence[str], batch_size: int = 240,
+    progress: Any = iter, subsets: Sequence[str] | None = None,
+) -> Predictions:  # fmt: skip
     """Predict every item, as `mmkp.evaluation.predict.predict_dataset` does with a network.
 
     Args:
         conditions: names from mmkp.data.corrupt.CONDITIONS.
         progress: wraps the iterator over batches of indices.
+        subsets: of the modalities; all of the pipeline's by default.
 
     Returns:
         Predictions in the image frame. An item that lacks every modality of a subset gets the mean shape, score 0.
     """
-    subsets = all_subsets(pipeline.modalities)
+    subsets = list(subsets or all_subsets(pipeline.modalities))
     batches = [range(i, min(i + batch_size, len(dataset))) for i in range(0, len(dataset), batch_size)]
     rows = [_predict_batch(pipeline, [dataset[i] for i in batch], conditions, subsets) for batch in progress(batches)]
     return join_rows(rows, conditions, subsets)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -143,9 +144,24 @@ def _need_path(name: str, path: str) -> None:
         )
 
 
+def _check_options(name: str, factory: Any, options: dict[str, Any]) -> None:
+    """Refuse an option that the dataset does not have, by its own name."""
+    parameters = inspect.signature(factory).parameters.values()
+    if any(p.kind == p.VAR_KEYWORD for p in parameters):
+        return  # what it does with them it knows itself
+    known = [p.name for p in list(parameters)[1 if name in NEEDS_PATH else 0 :]]
+    for option in options:
+        if option not in known:
+            raise InputError(
+                f"dataset {name}", expected=f"options that it has: {', '.join(known) or 'none'}", got=repr(option),
+                remedy=nearest(option, known),
+            )  # fmt: skip
+
+
 def _call(name: str, target: str, arguments: tuple, options: dict[str, Any]) -> Any:
     module, _, attribute = target.partition(":")
     factory = getattr(importlib.import_module(module), attribute)
+    _check_options(name, factory, options)
     try:
         return factory(*arguments, **options)
     except TypeError as error:  # an option that it does not have, or one of a wrong type

@@ -166,6 +166,8 @@ class Augmenter:
         if rng.random() < self.config.cover and can_cover(points):
             image, hidden = cover(image, points, rng)
             visible[hidden & (visible == 2)] = 1
+            if seen is not None:
+                seen[0][hidden & (seen[0] == 2)] = 1  # the first of the people is the sample's own
         if self.config.occluder_size and rng.random() < self.config.occluders:
             image, alpha = augment_image.occlude(image, self.config, rng)
             visible[under(alpha, points) & (visible == 2)] = 1

@@ -74,6 +74,6 @@ class PeopleDataset:
         return first.replace(
             box_xywh=geometry.whole_image_box((size[0], size[1])),
             people_xy=np.stack([r.keypoints_xy for r in rows]).astype(np.float32),
-            people_visible=flags if first.visible.any() else np.zeros_like(flags),
+            people_visible=flags if first.image is not None else np.zeros_like(flags),
             info={**first.info, "people": len(rows), "people_area": [self._area(i) for i in members]},
         )

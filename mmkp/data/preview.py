@@ -58,7 +58,7 @@ def preview(spec: str, out: Path, n: int = 24, split: str = "all", **options: An
     for page, start in enumerate(range(0, len(chosen), PER_SHEET)):
         part = chosen[start : start + PER_SHEET]
         tiles = [item(dataset[int(i)], dataset.schema) for i in part]
-        title = f"{spec} ({split}): {len(dataset)} samples, items {start + 1} to {start + len(part)} of {len(chosen)}"
+        title = f"{spec} ({split}): {len(chosen)} of {len(dataset)} samples, {start + 1} to {start + len(part)}"
         columns = min(COLUMNS, len(tiles))
         body = sheet(tiles, columns, gap=8)
         paths.append(out / ("preview.png" if len(chosen) <= PER_SHEET else f"preview_{page + 1:02d}.png"))
@@ -182,8 +182,18 @@ def _view(sample: Sample) -> np.ndarray:
     whole = geometry.whole_image_box((sample.image.shape[0], sample.image.shape[1])).astype(float)
     box = np.asarray(sample.box_xywh, dtype=float)
     if not (np.isfinite(box).all() and 0 < max(box[2:]) < max(whole[2:]) / 2):
-        return whole
+        return _around_points(sample, whole)
     return np.array([box[0] - 0.25 * box[2], box[1] - 0.25 * box[3], 1.5 * box[2], 1.5 * box[3]])
+
+
+def _around_points(sample: Sample, whole: np.ndarray) -> np.ndarray:
+    """The whole picture, or six times the points' extent where they take less than a tenth of its longer side."""
+    known = sample.keypoints_xy[np.isfinite(sample.keypoints_xy).all(-1)].astype(float)
+    extent = float(np.ptp(known, axis=0).max()) if len(known) > 1 else 0.0
+    if not 0 < extent < max(whole[2:]) / 10:
+        return whole
+    middle = (known.min(0) + known.max(0)) / 2
+    return np.concatenate([middle - 3 * extent, [6 * extent, 6 * extent]])
 
 
 def _draw(canvas: np.ndarray, points_xy: np.ndarray, visible: np.ndarray, schema: KeypointSchema) -> None:

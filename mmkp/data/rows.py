@@ -152,7 +152,7 @@ class RowDataset:
             first = f"; first fault: {table.faults[0]}" if table.faults else ""
             raise InputError(
                 f"data {table.name}:{table.root}", expected=f"rows in the split {wanted}", got=found + first,
-                remedy="`mmkp data check` lists what is wrong; `--split all` takes every row.",
+                remedy="Give the rows a `split`, or more groups (`mmkp data check` shows both), or ask for all.",
             )  # fmt: skip
         self.problems: Sequence[str] = [str(fault) for fault in table.faults]
         self._failed: set[tuple[str, str]] = set()

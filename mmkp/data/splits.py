@@ -36,12 +36,17 @@ def assign_splits(groups: Sequence[str], named: Sequence[str | None]) -> list[st
     What the data names stays. Rows without a name are split by the hash of their group; where the data names splits
     but has no validation, or no test, the tenths of its training groups that the hash gives them take that part.
 
+    Few groups may leave a part without any: where the data names no splits and has at least three groups, a tenth of
+    them (one at least) becomes validation and a fifth (one at least) test, in the order of their hashes.
+
     Args:
         groups: what a split may not divide.
         named: the data's own split of each row, None where it names none.
     """
     canonical_names = [canonical(n) for n in named]
     known = {n for n in canonical_names if n}
+    if not known and len({hashed_split(g) for g in groups}) < 3 <= len(set(groups)):
+        return _shared_out(groups)
     split = []
     for group, name in zip(groups, canonical_names, strict=True):
         hashed = hashed_split(group)
@@ -50,6 +55,14 @@ def assign_splits(groups: Sequence[str], named: Sequence[str | None]) -> list[st
         else:
             split.append(name)
     return split
+
+
+def _shared_out(groups: Sequence[str]) -> list[str]:
+    order = sorted(set(groups), key=lambda g: hashlib.sha1(g.encode()).hexdigest())
+    test, validation = max(1, round(0.2 * len(order))), max(1, round(0.1 * len(order)))
+    names = ["test"] * test + ["validation"] * validation
+    found = dict(zip(order, names + ["train"] * (len(order) - len(names)), strict=True))
+    return [found[group] for group in groups]
 
 
 def check_split(split: str, where: str) -> str:

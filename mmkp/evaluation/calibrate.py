@@ -14,7 +14,7 @@ from mmkp.errors import InputError
 from mmkp.evaluation.confidence import judged
 from mmkp.evaluation.predict import predict_dataset
 from mmkp.evaluation.score import PCK_MAIN
-from mmkp.hub import Loaded
+from mmkp.hub import Loaded, digest_of
 
 MOST_ITEMS = 400
 
@@ -34,6 +34,8 @@ def calibrate(loaded: Loaded, dataset: KeypointDataset, progress: Any = iter) ->
         InputError: a codec whose scores say nothing, or no labelled point.
     """
     config = loaded.model.config
+    if loaded.model.finds_people:
+        raise InputError("calibrate", expected="a codec of one person", got=config.codec["name"])
     config.calibration = None
     chosen = np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), MOST_ITEMS)).round().astype(int)).tolist()
     conditions = [c for c in conditions_of(dataset) if "even_times" not in c]
@@ -48,6 +50,7 @@ def calibrate(loaded: Loaded, dataset: KeypointDataset, progress: Any = iter) ->
         )  # fmt: skip
     found = {**calibration.fit(scores, right), "threshold": PCK_MAIN, "normalizer": loaded.model.schema.normalizer.name}
     config.calibration = {k: found[k] for k in ("temperature", "bias", "threshold", "normalizer", "n")}
+    loaded.digest = digest_of(loaded.model, loaded.processor)  # other scores: predictions made before are stale
     return found
 
 

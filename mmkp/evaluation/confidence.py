@@ -17,12 +17,16 @@ BINS = 15
 def judged(
     predictions: Predictions, schema: KeypointSchema, condition: str, subset: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Score, rightness and item of every labelled point of a cell, flat; right is within `PCK_MAIN`."""
+    """Score, rightness and item of every labelled point of a cell, flat; right is within `PCK_MAIN`.
+
+    Items that lack all of the subset's modalities, and so were given the mean shape with the score 0, are left out.
+    """
     length = schema.normalizer(predictions.true_xy, predictions.boxes)
     labelled = predictions.visible[condition] > 0
     xy = predictions.keypoints_xy[condition, subset]
     errors = metrics.normalized_errors(xy, predictions.true_xy, labelled, length)
-    known = ~np.isnan(errors)
+    answered = (predictions.scores[condition, subset] > 0).any(1, keepdims=True)
+    known = ~np.isnan(errors) & answered
     scores = predictions.scores[condition, subset][known].astype(np.float64)
     return scores, errors[known] <= PCK_MAIN, np.nonzero(known)[0]
 

@@ -13,7 +13,10 @@ import numpy as np
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-COLOURS = {"image": "#4c78a8", "text": "#f58518", "audio": "#54a24b", "mean_shape": "#bab0ac"}
+COLOURS = {
+    "image": "#4c78a8", "text": "#f58518", "audio": "#54a24b", "mean_shape": "#bab0ac",
+    "image+text": "#b279a2", "image+audio": "#72b7b2", "text+audio": "#eeca3b", "image+text+audio": "#7f4fa8",
+}  # fmt: skip
 
 
 def save_png(image: np.ndarray, path: Path) -> None:
@@ -36,7 +39,7 @@ def error_by_subset(summary: dict[str, Any], focus: str | None, path: Path) -> N
         means = [e["mean"] or 0.0 for e in entries]
         spans = [e["ci95"] or [m, m] for e, m in zip(entries, means, strict=True)]
         errors = np.abs(np.array([[m - s[0], s[1] - m] for m, s in zip(means, spans, strict=True)]).T)
-        colours = [COLOURS.get(n, "#7f4fa8" if n.count("+") == 2 else "#9d8ec7") for n in names]
+        colours = [COLOURS.get(n, "#9d8ec7") for n in names]
         axis.bar(range(len(names)), means, yerr=errors, color=colours, capsize=2)
         axis.set_xticks(range(len(names)), names, fontsize=7, rotation=45, ha="right")
         axis.set_title(condition, fontsize=10)
@@ -62,9 +65,10 @@ def reliability(tables: dict[Any, Any], path: Path) -> None:
         axis.set(xlabel="score", title=condition, xlim=(0, 1), ylim=(0, 1))
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("share of right keypoints")
-    axes[0][0].legend(fontsize=7)
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=7, loc="lower center", ncol=7, bbox_to_anchor=(0.5, -0.06))
+    figure.savefig(path, dpi=110, bbox_inches="tight")
     plt.close(figure)
 
 
@@ -78,7 +82,7 @@ def training_curves(log: Path, path: Path) -> bool:
     if not losses:
         return False
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
-    left.plot(*zip(*losses, strict=True), color="#4c78a8", linewidth=1)
+    left.plot(*zip(*losses, strict=True), color="#4c78a8", linewidth=1, marker="." if len(losses) < 20 else "")
     left.set(xlabel="step", ylabel="training loss", yscale="log")
     for condition, style in (("clear", "-"), ("covered", "--")):
         for subset in checks[0][1].get(condition, {}) if checks else {}:

@@ -47,8 +47,9 @@ class Refinement(nn.Module):
             features: on the grid.
             places: in units of half the grid's sides from its middle: the grid covers -1 to 1.
         """
-        seen = F.gelu(self.see(self._crop(features, places)) + self.who)
-        return torch.einsum("bkh,khr->bkr", seen, self.judge) + self.bias
+        crop = self._crop(features, places).to(self.see.weight.dtype)
+        seen = F.gelu(self.see(crop) + self.who)
+        return (torch.einsum("bkh,khr->bkr", seen, self.judge) + self.bias).float()
 
     def _crop(self, features: Float[Tensor, "B C h w"], places: Float[Tensor, "B K 2"]) -> Float[Tensor, "B K CPP"]:
         height, width = features.shape[-2:]
@@ -113,7 +114,7 @@ class RegressionHead(nn.Module):
         body = self.body(self.pool(grid).flatten(1))
         features = None if self.reduce is None else self.reduce(grid).float()
         with torch.autocast(grid.device.type, enabled=False):  # half precision holds 8 bits of a coordinate
-            estimates = [self.last(body.float()).unflatten(1, self.shape)]
+            estimates = [self.last(body.to(self.last.weight.dtype)).float().unflatten(1, self.shape)]
             for refinement in self.refinements:
                 before = estimates[-1].detach()
                 estimates.append(before + refinement(features, before[..., :2] * self.to_halves))

@@ -8,6 +8,7 @@ import numpy as np
 
 from mmkp import metrics
 from mmkp.data.corrupt import conditions_of
+from mmkp.errors import InputError
 from mmkp.evaluation.instance_scores import summarize_people
 from mmkp.evaluation.instances import predict_people
 from mmkp.evaluation.predict import predict_dataset
@@ -46,8 +47,8 @@ class Validator:
         cells: dict[str, dict[str, Any]] = {}
         for (condition, subset), xy in made.keypoints_xy.items():
             errors = metrics.normalized_errors(xy, made.true_xy, made.visible[condition] > 0, length)
-            groups = {g: float(np.nanmean(metrics.nme(errors, p))) for g, p in schema.group_indices().items()}
-            cells.setdefault(condition, {})[subset] = {"nme": float(np.nanmean(metrics.nme(errors))), **groups}
+            groups = {g: metrics.summary(metrics.nme(errors, p)) for g, p in schema.group_indices().items()}
+            cells.setdefault(condition, {})[subset] = {"nme": metrics.summary(metrics.nme(errors)), **groups}
         return cells
 
     def _people(self, model: Any) -> dict[str, dict[str, Any]]:
@@ -65,7 +66,12 @@ class Validator:
 
     @staticmethod
     def _summed(cells: dict[str, dict[str, Any]]) -> dict[str, Any]:
-        values = [cell["nme"] for row in cells.values() for cell in row.values()]
+        values = [cell["nme"] for row in cells.values() for cell in row.values() if cell["nme"] is not None]
+        if not values:
+            raise InputError(
+                "data validation", expected="labelled keypoints and a normalizer above 0", got="none in the split",
+                remedy="`mmkp data check` shows the labels; data.validation_samples may be too small.",
+            )  # fmt: skip
         return {"nme": float(np.mean(values)), "cells": cells}
 
     def line(self, found: dict[str, Any]) -> str:
@@ -73,6 +79,10 @@ class Validator:
         focus = "lips" if "lips" in self.parts.schema.groups else "nme"
         words = [f"{'lips' if focus == 'lips' else 'all points'}, i = image, t = text, a = audio"]
         for condition, row in found["cells"].items():
-            cells = " ".join(f"{'+'.join(m[0] for m in s.split('+'))} {c[focus]:.4f}" for s, c in row.items())
+            cells = " ".join(f"{'+'.join(m[0] for m in s.split('+'))} {_shown(c[focus])}" for s, c in row.items())
             words.append(f"{condition}: {cells}")
         return "; ".join(words)
+
+
+def _shown(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4f}"

@@ -184,3 +184,35 @@ def test_what_does_not_fit_is_refused(name):
     codec = make_codec(fitting, (SIDE, SIDE), stride=4)
     with pytest.raises(InputError, match="options that it has"):
         make_head(name, 16, 5, fitting, codec, (16, 16), lairs=2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("pair", PAIRS, ids=PAIR_IDS)
+def test_saved_and_loaded_it_says_and_learns_the_same(pair, dtype, tmp_path):
+    """Buffers that no checkpoint holds included: the loader builds a model without memory and must fill them."""
+    model = build(*pair).eval()
+    model.save_pretrained(tmp_path)
+    again = MmkpForKeypointDetection.from_pretrained(tmp_path, dtype=dtype).eval()
+    labels = make_labels(model)
+    inputs = {k: v.to(dtype) if v.is_floating_point() else v for k, v in make_inputs().items()}
+    with torch.no_grad():
+        one, two = model(**make_inputs(), labels=labels), again(**inputs, labels=labels)
+    if dtype == torch.float32:
+        torch.testing.assert_close(two.raw, one.raw, atol=2e-5, rtol=1e-3)
+        torch.testing.assert_close(two.loss, one.loss, atol=1e-4, rtol=1e-3)
+    assert torch.isfinite(two.loss)
+    for (name, one_buffer), (_, two_buffer) in zip(model.named_buffers(), again.named_buffers(), strict=True):
+        if one_buffer.is_floating_point():
+            torch.testing.assert_close(two_buffer.float(), one_buffer.float(), atol=1e-2, rtol=1e-2, msg=name)
+
+
+def test_the_buffers_of_a_loss_and_of_a_backbone_come_back(tmp_path):
+    image = {"backbone": "resnetblur18", "stride": 4}  # timm's, with a buffer that is not stored
+    model = build("regression", "regression", loss={"name": "regression", "kind": "oks"}, image_config=image).eval()
+    hidden = {f"{n}.{k}" for n, m in model.named_modules() for k in m._non_persistent_buffers_set}
+    assert any("sigmas" in name for name in hidden) and any("backbone" in name for name in hidden)
+    model.save_pretrained(tmp_path)
+    again = MmkpForKeypointDetection.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        losses = [m(**make_inputs(), labels=make_labels(m)).loss for m in (model, again)]
+    torch.testing.assert_close(losses[1], losses[0])

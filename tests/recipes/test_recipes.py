@@ -54,7 +54,7 @@ def toy(path: Path, grid_root: Path) -> dict:
     """The recipe at 64 px, tiny width, four steps; its data, made small."""
     plain = load_recipe(path).model_dump(mode="json")
     name = plain["data"]["dataset"].partition(":")[0]
-    if name in ("coco", "mpii"):  # the readers have tests of their own; here it is the model that is tried
+    if name in ("coco", "mpii", "folder"):  # the readers have tests of their own; here it is the model that is tried
         plain["data"]["dataset"] = name = "talker"
     elif name == "people":
         plain["data"]["dataset"] = name = "crowd"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from mmkp.data.rows import Fault, Row
@@ -104,6 +104,8 @@ class Report:
         files: distinct pictures and sounds that were decoded.
         seconds: what it took.
         findings: errors first, then in the source's order.
+        splits: rows by split, as `open_dataset` would give them.
+        notes: what was not judged, and why.
     """
 
     data: str
@@ -111,6 +113,8 @@ class Report:
     files: int
     seconds: float
     findings: Sequence[Finding]
+    splits: dict[str, int] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     @property
     def errors(self) -> int:
@@ -133,6 +137,8 @@ class Report:
             "errors": self.errors,
             "warnings": len(self.findings) - self.errors,
             "counts": self.counts,
+            "splits": self.splits,
+            "notes": list(self.notes),
             "findings": [asdict(f) for f in self.findings],
         }
 

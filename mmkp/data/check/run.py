@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +15,10 @@ from mmkp.data.check.duplicates import judge_duplicates, judge_groups
 from mmkp.data.check.findings import SEVERITY, Finding, Report, from_fault, ordered
 from mmkp.data.check.labels import judge_row, labelled
 from mmkp.data.check.probe import Picture, Probes, Progress, probe
-from mmkp.data.check.shapes import judge_shapes
+from mmkp.data.check.shapes import MIN_ROWS, judge_shapes
 from mmkp.data.check.source import is_table, open_source, sample_table
 from mmkp.data.rows import Row, RowTable
+from mmkp.data.splits import assign_splits
 
 NORMALISED = 1.5  # px: labels that all lie below it, in pictures of usual size, are shares of width and height
 
@@ -59,8 +61,28 @@ def check(spec: str, workers: int | None = None, progress: Progress = lambda job
     numbers = [number_of(row, i) for i, row in enumerate(table.rows)]
     findings = ordered(judge(table, numbers, probes))
     files = len(probes.pictures) + len({k[0] if isinstance(k, tuple) else k for k in probes.sounds})
-    report = Report(spec, len(table.rows), files, time.perf_counter() - started, findings)
+    splits = Counter(assign_splits([r.group for r in table.rows], [r.split for r in table.rows]))
+    report = Report(
+        spec, len(table.rows), files, time.perf_counter() - started, findings,
+        {name: splits[name] for name in sorted(splits)}, _not_judged(table, dict(splits)),
+    )  # fmt: skip
     return Checked(table, numbers, probes, report)
+
+
+def _not_judged(table: RowTable, splits: dict[str, int]) -> list[str]:
+    """What the report cannot say, in a line each."""
+    lines = []
+    labelled_rows = sum(bool(labelled(row).any()) for row in table.rows)
+    if 0 < labelled_rows < MIN_ROWS:
+        lines.append(
+            f"swapped sides and outlying shapes were not judged: {labelled_rows} labelled rows, {MIN_ROWS} needed"
+        )
+    missing = [name for name in ("train", "validation", "test") if not splits.get(name)]
+    if table.rows and missing:
+        lines.append(
+            f"no rows in the split {' or '.join(missing)}: training wants one of each; give the rows a `split`"
+        )
+    return lines
 
 
 def judge(table: RowTable, numbers: Sequence[int], probes: Probes) -> Iterator[Finding]:

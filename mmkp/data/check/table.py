@@ -20,6 +20,12 @@ def print_report(report: Report, console: Console) -> None:
     verdict = f"{_count(report.errors, 'error')}, {_count(warnings, 'warning')}"
     if not report.findings:
         verdict = "nothing wrong found"
+    for line in report.notes:
+        console.print(f"note: {escape(line)}", soft_wrap=True)
+    if report.splits:
+        console.print(
+            "splits: " + ", ".join(f"{name} {count}" for name, count in report.splits.items()), soft_wrap=True
+        )
     console.print(f"{escape(report.data)}: {_count(report.rows, 'usable row')}, {speed}: {verdict}", soft_wrap=True)
 
 

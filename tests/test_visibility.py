@@ -48,19 +48,19 @@ def test_loss_by_hand():
 @pytest.mark.parametrize("level", ["feature", "model"])
 @pytest.mark.parametrize("head", ["heatmap", "regression", "simcc"])
 def test_it_learns_beside_any_head_and_at_both_levels(level, head):
-    """One picture hides all points, another shows them: 80 steps tell the two apart."""
+    """One picture hides all points, another shows them: 150 steps tell the two apart."""
     model = build(5.0, level, head).eval()  # two pictures are no statistics
     pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([8.0, 20.0, 2.0]).repeat(2, 5, 1)
     labels[0, :, 2] = 1.0
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-    for _ in range(80):
+    for _ in range(150):
         optimizer.zero_grad()
         model(pixel_values=pixels, labels=labels).loss.backward()
         optimizer.step()
     seen = model(pixel_values=pixels).visibility
     assert seen.shape == (2, 5)
-    assert (seen[0] < 0.35).all() and (seen[1] > 0.65).all()
+    assert (seen[0] < 0.2).all() and (seen[1] > 0.8).all()
 
 
 def test_without_it_the_model_says_nothing_of_it():

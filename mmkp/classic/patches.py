@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -49,9 +50,9 @@ class Patches(Section):
     dimension: Count = 48
     passes: Count = 3
 
+    @abstractmethod
     def classifier(self, x: np.ndarray, y: np.ndarray, tools: Tools) -> Any:
         """A fitted scikit-learn classifier of descriptors (P, D) into classes (P,), the last one background."""
-        raise NotImplementedError
 
     def fit(self, view: View, labels: Labels, tools: Tools) -> Ask:
         """Draw patches from the crops and fit the classifier."""

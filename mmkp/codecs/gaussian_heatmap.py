@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mmkp import geometry
 from mmkp.codecs import dark
-from mmkp.codecs.heatmap import place_on_grid
+from mmkp.codecs.heatmap import check_stride, place_on_grid
 from mmkp.errors import InputError
 from mmkp.experts import join_log_densities, weighted_sum
 
@@ -75,10 +75,7 @@ class GaussianHeatmapCodec:
             raise InputError(
                 "codec.blur_sigma_grid", expected="a length above 0, in cells", got=str(self.blur_sigma_grid)
             )
-        if any(side % self.stride for side in self.input_size_hw):
-            raise InputError(
-                "codec.stride", expected="a divisor of the input's sides", got=f"{self.stride} for {self.input_size_hw}"
-            )
+        check_stride(self.stride, self.input_size_hw)
 
     @property
     def grid_hw(self) -> tuple[int, int]:

@@ -53,6 +53,16 @@ def place_on_grid(
     return torch.where(weight[..., None], xy, torch.zeros_like(xy)), weight.float()
 
 
+def check_stride(stride: int, input_size_hw: tuple[int, int]) -> None:
+    """Refuse a grid that does not divide the input.
+
+    Raises:
+        InputError: a stride that is no divisor of both sides.
+    """
+    if any(side % stride for side in input_size_hw):
+        raise InputError("codec.stride", expected="a divisor of the input's sides", got=f"{stride} for {input_size_hw}")
+
+
 @dataclass(frozen=True)
 class HeatmapCodec:
     """Keypoints in the input frame <-> heatmaps on the grid.
@@ -80,10 +90,7 @@ class HeatmapCodec:
             raise InputError("codec.decode_by", expected="soft_argmax or dark", got=repr(self.decode_by))
         if not self.sigma_grid > 0:
             raise InputError("codec.sigma_grid", expected="a length above 0, in cells", got=str(self.sigma_grid))
-        if any(side % self.stride for side in self.input_size_hw):
-            raise InputError(
-                "codec.stride", expected="a divisor of the input's sides", got=f"{self.stride} for {self.input_size_hw}"
-            )
+        check_stride(self.stride, self.input_size_hw)
 
     @property
     def grid_hw(self) -> tuple[int, int]:

@@ -70,13 +70,18 @@ def export_parquet(
         for number, item in enumerate(items, 1):
             record = record_of(item, made)
             if record is not None:
-                named = canonical(item.row.split)
-                writer.add(named if named in SPLITS[:3] else "train", record)
+                writer.add(split_of(item), record)
                 made.rows += 1
             report_progress(progress, number, total)
         writer.close()
         write_schema(dataset.schema, folder)
     return made
+
+
+def split_of(item: Item) -> str:
+    """The split that a row is written to: its own, train where it names none that is known."""
+    named = canonical(item.row.split)
+    return named if named in SPLITS[:3] else "train"
 
 
 def record_of(item: Item, made: Exported) -> dict[str, Any] | None:

@@ -11,11 +11,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mmkp.data.export_items import Exported, Progress, items_of, new_folder, report_progress, root_of, write_schema
-from mmkp.data.export_parquet import record_of
+from mmkp.data.export_parquet import record_of, split_of
 from mmkp.data.rows import RowTable
 from mmkp.data.sample import KeypointDataset
 from mmkp.data.shard_source import AUDIO_SUFFIXES, IMAGE_SUFFIXES
-from mmkp.data.splits import SPLITS, canonical
 
 
 def write_webdataset(
@@ -45,8 +44,7 @@ def write_webdataset(
         for number, item in enumerate(items, 1):
             record = record_of(item, made)
             if record is not None:
-                named = canonical(item.row.split)
-                name = named if named in SPLITS[:3] else "train"
+                name = split_of(item)
                 if written[name] % rows_per_shard == 0:
                     if name in tars:
                         tars[name].close()

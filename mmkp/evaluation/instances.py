@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from mmkp.errors import InputError
 from mmkp.evaluation.instance_report import write_people_report
 from mmkp.evaluation.instance_scores import summarize_people
 from mmkp.evaluation.predict import all_subsets, effective_condition, fused_subsets, needed
+from mmkp.evaluation.predictions import reuse, write_arrays
 from mmkp.hub import Loaded
 from mmkp.modeling_mmkp import MmkpForKeypointDetection
 from mmkp.processing_mmkp import MmkpProcessor
@@ -69,11 +69,7 @@ class PeoplePredictions:
         arrays["meta"] = np.array(json.dumps(self.meta))
         arrays |= {f"visible|{c}": v for c, v in self.visible.items()}
         arrays |= {f"found|{c}|{s}|{k}": v for (c, s), f in self.found.items() for k, v in f._asdict().items()}
-        target, part = folder / FILE, folder / f"{FILE}.part"
-        with part.open("wb") as file:
-            np.savez(file, **arrays)
-        os.replace(part, target)
-        return target
+        return write_arrays(arrays, folder / FILE)
 
     @classmethod
     def load(cls, folder: Path) -> PeoplePredictions:
@@ -117,7 +113,7 @@ def evaluate_people(
     from mmkp.metrics import schema_sigmas
 
     schema_sigmas(loaded.model.schema)  # refused before the long part
-    made = _reuse(out, key)
+    made = reuse(PeoplePredictions, out / FILE, key)
     if made is None:
         made = predict_people(
             loaded.model, loaded.processor, dataset, conditions, batch_size=batch_size, progress=progress
@@ -131,16 +127,6 @@ def evaluate_people(
     part.replace(out / "summary.json")
     write_people_report(summary, made, dataset, loaded.model.schema, out)
     return summary
-
-
-def _reuse(out: Path, key: str) -> PeoplePredictions | None:
-    if not (out / FILE).is_file():
-        return None
-    try:
-        made = PeoplePredictions.load(out)
-    except InputError:
-        return None  # a broken file is written anew
-    return made if made.meta.get("key") == key else None
 
 
 def predict_people(

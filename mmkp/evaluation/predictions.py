@@ -51,11 +51,7 @@ class Predictions:
         arrays |= {f"visible|{c}": v for c, v in self.visible.items()}
         arrays |= {f"xy|{c}|{s}": v.astype(np.float32) for (c, s), v in self.keypoints_xy.items()}
         arrays |= {f"score|{c}|{s}": v.astype(np.float16) for (c, s), v in self.scores.items()}
-        target, part = folder / FILE, folder / f"{FILE}.part"
-        with part.open("wb") as file:
-            np.savez(file, **arrays)
-        os.replace(part, target)
-        return target
+        return write_arrays(arrays, folder / FILE)
 
     @classmethod
     def load(cls, folder: Path) -> Predictions:
@@ -83,3 +79,27 @@ class Predictions:
                 cells = made.keypoints_xy if kind == "xy" else made.scores
                 cells[(rest[0], rest[1])] = value
         return made
+
+
+def write_arrays(arrays: dict[str, Any], target: Path) -> Path:
+    """Write an .npz, whole or not at all."""
+    part = target.with_name(f"{target.name}.part")
+    with part.open("wb") as file:
+        np.savez(file, **arrays)
+    os.replace(part, target)
+    return target
+
+
+def reuse(kind: Any, path: Path, key: str) -> Any:
+    """Predictions in a folder's file `path` that were made for `key`; None where there are none, or others.
+
+    Args:
+        kind: `Predictions`, or another class with `load` and `meta`.
+    """
+    if not path.is_file():
+        return None
+    try:
+        made = kind.load(path.parent)
+    except InputError:
+        return None  # a broken file is written anew
+    return made if made.meta.get("key") == key else None

@@ -16,7 +16,7 @@ from mmkp.evaluation import figures
 from mmkp.evaluation.confidence import summarize_confidence
 from mmkp.evaluation.instances import evaluate_people
 from mmkp.evaluation.predict import all_subsets, predict_dataset
-from mmkp.evaluation.predictions import FILE, Predictions
+from mmkp.evaluation.predictions import FILE, Predictions, reuse
 from mmkp.evaluation.report import write_report
 from mmkp.evaluation.score import GroupBootstrap, summarize
 from mmkp.hub import Loaded, check_schema
@@ -60,7 +60,7 @@ def evaluate(
         options = options or {}
         return evaluate_people(loaded, dataset, chosen, out, key, protocol_of(loaded, dataset, data, split, options),
                                batch_size=batch_size, progress=progress)  # fmt: skip
-    predictions = _reuse(out, key)
+    predictions = reuse(Predictions, out / FILE, key)
     if predictions is None:
         predictions = predict_dataset(
             loaded.model, loaded.processor, dataset, chosen, batch_size=batch_size, progress=progress
@@ -127,13 +127,3 @@ def _key(loaded: Loaded, dataset: KeypointDataset, conditions: list[str]) -> str
         all_subsets(loaded.model.modalities),
     )
     return hashlib.sha1(repr(parts).encode()).hexdigest()[:16]
-
-
-def _reuse(out: Path, key: str) -> Predictions | None:
-    if not (out / FILE).is_file():
-        return None
-    try:
-        predictions = Predictions.load(out)
-    except InputError:
-        return None  # a broken file is written anew
-    return predictions if predictions.meta.get("key") == key else None

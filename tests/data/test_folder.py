@@ -351,7 +351,9 @@ def test_no_bytes_crash_the_reader(root, data, name):
     for old in root.glob("metadata.*"):
         old.unlink()
     (root / name).write_bytes(data)
-    read_folder(root)
+    table = read_folder(root)
+    assert all(row.keypoints_xy.shape == (5, 2) for row in table.rows)
+    assert all(fault.kind and fault.where and fault.message for fault in table.faults)
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv"])

@@ -15,6 +15,7 @@ DATASETS: dict[str, str] = {
     "talker": "mmkp.data.talker:TalkerDataset",
     "crowd": "mmkp.data.talker.crowd:CrowdDataset",
     "people": "mmkp.data.people:PeopleDataset",
+    "mix": "mmkp.data.mix:MixDataset",
 }
 # Formats: a reader makes a table of rows from a path, and RowDataset hands them out.
 READERS: dict[str, str] = {

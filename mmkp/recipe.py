@@ -91,14 +91,21 @@ class TrainingSection(Section):
 
     lr_scales multiplies the learning rate of a part (image_backbone, image, text, audio, fusion, head); a part in
     `freeze` is not trained. precision `auto` is what `accelerate launch` was told, or none. evaluate_every also says
-    how often a checkpoint to resume from is written.
+    how often a checkpoint to resume from is written. start_from: a checkpoint (a packaged name, a folder, a Hub id)
+    whose weights the model takes where they fit. lora_rank: the encoders are frozen and adapters of this rank trained
+    beside them, which are added to them on saving. patience: evaluations without a better one that end the run.
+    subsets: so many subsets of the modalities are drawn for each item and step, by augment.drop_*, over one pass of the
+    encoders; 0: one, drawn before the encoders.
     """
 
+    start_from: str | None = None
+    lora_rank: Annotated[int, Field(ge=1)] | None = None
     steps: Annotated[int, Field(ge=1)] = 1000
     batch_size: Annotated[int, Field(ge=1)] = 32
     accumulate: Annotated[int, Field(ge=1)] = 1
     learning_rate: Positive = 1e-3
     lr_scales: dict[Literal["image_backbone", "image", "text", "audio", "fusion", "head"], Positive] = {}
+    subsets: Annotated[int, Field(ge=0, le=16)] = 0
     freeze: tuple[Literal["image_backbone", "image", "text", "audio", "fusion", "head"], ...] = ()
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     warmup_steps: Count = 100
@@ -111,6 +118,7 @@ class TrainingSection(Section):
     threads: Count = 0
     log_every: Annotated[int, Field(ge=1)] = 20
     evaluate_every: Annotated[int, Field(ge=1)] = 500
+    patience: Annotated[int, Field(ge=1)] | None = None
     trackers: tuple[str, ...] = ()
 
 

@@ -15,6 +15,7 @@ from mmkp.processing_mmkp import MmkpProcessor
 from mmkp.schema import KeypointSchema
 
 Key = tuple[int, int]  # epoch, index
+DROPS = ("drop_image", "drop_text", "drop_audio")
 
 
 class KeyedDataset(Dataset):
@@ -77,22 +78,43 @@ class Collator:
         augment: what may happen to a sample; `AugmentConfig.off()` for evaluation.
         seed: of the augmentation.
         modalities: the model's; the others count as absent.
+        subsets: 0: the augmentation drops modalities before the encoders. S > 0: all are encoded, and what the encoders
+            say is dropped with the same chances, S times for each item (`subset_mask`).
     """
 
     def __init__(
         self, processor: MmkpProcessor, schema: KeypointSchema, augment: AugmentConfig, seed: int,
-        modalities: tuple[str, ...] = ("image", "text", "audio"),
+        modalities: tuple[str, ...] = ("image", "text", "audio"), subsets: int = 0,
     ) -> None:  # fmt: skip
-        self.processor, self.augment, self.seed = processor, augment, seed
-        self.augmenter = Augmenter(augment, schema, processor.image_processor.size_hw)
+        self.processor, self.augment, self.seed, self.subsets = processor, augment, seed, subsets
+        kept = augment.model_copy(update=dict.fromkeys(DROPS, 0.0)) if subsets else augment
+        self.augmenter = Augmenter(kept, schema, processor.image_processor.size_hw)
+        self.plain = Augmenter(AugmentConfig.off(), schema, processor.image_processor.size_hw)
         self.keep = np.array([m in modalities for m in ("image", "text", "audio")])
 
     def __call__(self, items: list[tuple[Key, Sample]]) -> dict[str, Any]:
-        """The batch: the model's inputs, `labels` in the input frame (see `labels_of`), and `ids`."""
+        """The batch: the model's inputs, `labels` in the input frame (see `labels_of`), and `ids`.
+
+        With subsets, also `subset_mask` (B, S, 3) and `blind_targets`, the labels in the plain crop.
+        """
         rngs = [rng_for(self.seed, epoch, index) for (epoch, index), _ in items]
         samples = [self._keep(sample) for _, sample in items]
         made = [self.augmenter(s, rng) for s, rng in zip(samples, rngs, strict=True)]
-        return {**self.inputs(made, rngs), "labels": labels_of(made), "ids": [s.id for s in samples]}
+        batch = {**self.inputs(made, rngs), "labels": labels_of(made), "ids": [s.id for s in samples]}
+        if self.subsets:
+            batch["subset_mask"] = self._subset_mask(np.stack([a.modality_mask for a in made]), rngs)
+            batch["blind_targets"] = labels_of([self.plain(s.replace(image=None), rng_for(0, 0, 0)) for s in samples])
+        return batch
+
+    def _subset_mask(self, present: np.ndarray, rngs: list[np.random.Generator]) -> torch.Tensor:
+        """(B, S, 3): what is left when each modality goes with its chance; one drawn at random stays."""
+        chances = [getattr(self.augment, name) for name in DROPS]
+        drawn = np.stack([rng.random((self.subsets, len(DROPS) + 1)) for rng in rngs])
+        here = np.broadcast_to(present[:, None], drawn[..., :-1].shape)
+        kept = here & (drawn[..., :-1] >= chances)
+        count = here.sum(-1, keepdims=True)
+        nth = np.cumsum(here, -1) - 1 == np.floor(drawn[..., -1:] * count)
+        return torch.from_numpy(np.where(kept.any(-1, keepdims=True), kept, here & nth))
 
     def _keep(self, sample: Sample) -> Sample:
         absent = [m for m, keep in zip(("image", "text", "audio"), self.keep, strict=True) if not keep]

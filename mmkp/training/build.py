@@ -22,6 +22,8 @@ from mmkp.processing_mmkp import MmkpProcessor, make_processor
 from mmkp.recipe import Recipe, TrainingSection
 from mmkp.registration import register
 from mmkp.schema import KeypointSchema
+from mmkp.training.lora import add_lora
+from mmkp.training.start import start_from
 
 MEAN_SHAPE_SAMPLES = 500  # the mean of so many shapes is known to a hundredth of their spread or better
 
@@ -55,6 +57,10 @@ def build(recipe: Recipe) -> Parts:
     config = MmkpConfig(**recipe.model_kwargs(), keypoint_schema=schema.model_dump(mode="json"))
     model, processor = make_model(config)
     notes = load_pretrained_encoders(model)
+    if recipe.training.start_from:
+        notes += start_from(model, recipe.training.start_from)
+    if recipe.training.lora_rank:
+        notes.append(add_lora(model, recipe.training.lora_rank))
     notes += [
         f"{name}: {line}" for name, s in (("train", train_set), ("validation", validation_set)) for line in s.problems
     ]
@@ -121,7 +127,7 @@ def parameter_groups(model: nn.Module, training: TrainingSection) -> list[dict]:
         part = part_of(name)
         if is_frozen(part, training):
             parameter.requires_grad_(False)
-        else:
+        elif parameter.requires_grad:
             groups.setdefault((part, parameter.ndim > 1), []).append(parameter)
     if not groups:
         raise InputError("training.freeze", expected="a part that is trained", got="all of them frozen")

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.optim.swa_utils import AveragedModel
@@ -27,6 +27,7 @@ from mmkp.recipe import Recipe
 from mmkp.training import checkpoint
 from mmkp.training.build import Parts, build, learning_rate_share, parameter_groups, training_mode
 from mmkp.training.log import RunLog
+from mmkp.training.lora import merged
 from mmkp.training.run_folder import RunFolder
 from mmkp.training.validate import Validator
 
@@ -89,9 +90,11 @@ class Trainer:
             for line in [*self.parts.notes, *notes]:
                 log.say(line)
             batches = self._batches(log)
-            while self.state.step < settings.steps:
+            while self.state.step < settings.steps and not self._done_early():
                 values = self._step(batches)
                 self._after_step(values, log)
+            if self.state.step < settings.steps:
+                log.say(f"stopped at step {self.state.step}: no better model since step {self.state.best_step}")
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()  # also ends the process group: from here on each process is alone
         return self.folder.path
@@ -119,7 +122,9 @@ class Trainer:
     def _batches(self, log: RunLog) -> Iterator[dict[str, Any]]:
         settings, parts = self.settings, self.parts
         items, self.sampler = self._items()
-        collate = Collator(parts.processor, parts.schema, self.recipe.augment, settings.seed, parts.model.modalities)
+        collate = Collator(
+            parts.processor, parts.schema, self.recipe.augment, settings.seed, parts.model.modalities, settings.subsets
+        )
         loader = DataLoader(
             items, batch_sampler=self.sampler, collate_fn=collate, num_workers=settings.workers,
             pin_memory=self.accelerator.device.type == "cuda", generator=torch.Generator(),
@@ -217,11 +222,20 @@ class Trainer:
         rngs = gather_rngs(self.accelerator, self._stream_state())
         if self.main:
             try:
-                self._keep_the_best(model, found["nme"])
+                self._keep_the_best(merged(model), found["nme"])
                 checkpoint.save(self.state, self.folder.checkpoints, rngs)
             except (OSError, SafetensorError) as error:
                 log.say(f"warning: {error}; what was saved before is kept and training goes on")
         self.accelerator.wait_for_everyone()
+
+    def _done_early(self) -> bool:
+        """Whether `patience` evaluations went by without a better model; all processes hear it from the main one."""
+        patience, step = self.settings.patience, self.state.step
+        if patience is None or step == 0 or step % self.settings.evaluate_every:
+            return False
+        since = step - (self.state.best_step or 0)
+        done = [self.main and since >= patience * self.settings.evaluate_every]
+        return bool(broadcast_object_list(done)[0] if self.accelerator.num_processes > 1 else done[0])
 
     def _stream_state(self) -> dict[str, torch.Tensor]:
         if not isinstance(self.sampler, StreamBatches):

@@ -1,0 +1,203 @@
+"""Starting from a checkpoint: what is shared is copied exactly, row by row where rows are keypoints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from helpers import tiny_recipe
+
+from mmkp.configuration_mmkp import MmkpConfig
+from mmkp.errors import InputError
+from mmkp.heads import HEADS
+from mmkp.processing_mmkp import make_processor
+from mmkp.schema import load_schema, parse_schema
+from mmkp.training.build import build, make_model
+from mmkp.training.loop import make_average
+from mmkp.training.start import PER_KEYPOINT, match_keypoints, slots, start_from
+
+ALL = ("image", "text", "audio")
+IMAGE = {"backbone": "test_efficientnet", "stride": 8}
+SMALL = {"text_config": {"layers": 1, "heads": 2}, "audio_config": {"layers": 1, "heads": 2, "mel_bins": 16}}
+CODEC_OF = {"regression": "regression", "simcc": "simcc", "openpose": "openpose", "hourglass": "gaussian_heatmap"}
+
+
+def schema(names: str, **more: Any) -> dict[str, Any]:
+    return {"name": "made", "keypoints": names.split(), **more}
+
+
+def model(names: str = "a b c", modalities: tuple[str, ...] = ("image",), seed: int = 0, **config: Any) -> Any:
+    """A small model whose every weight is drawn, those that start as constants too."""
+    torch.manual_seed(seed)
+    plain = names if isinstance(names, dict) else schema(names)
+    known = {"hidden_size": 16, "input_size_hw": (32, 32), "image_config": IMAGE, **SMALL, **config}
+    made, _ = make_model(MmkpConfig(modalities=modalities, keypoint_schema=plain, **known))
+    for parameter in made.parameters():
+        parameter.data.normal_(std=0.1)
+    made.mean_shape.uniform_()
+    return made
+
+
+def saved(made: Any, folder: Any) -> str:
+    made.save_pretrained(folder)
+    make_processor(made.config).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def image_only(tmp_path_factory):
+    """Three keypoints a, b, c from the image; and where it is saved."""
+    made = model("a b c", visibility=0.1)
+    return made, saved(made, tmp_path_factory.mktemp("image_only"))
+
+
+def test_an_image_checkpoint_goes_into_a_model_of_three_modalities(image_only):
+    given, folder = image_only
+    target = model("a b c", ALL, seed=1, visibility=0.1, input_size_hw=(48, 48))
+    fresh = {k: v.clone() for k, v in target.state_dict().items()}
+    lines = start_from(target, folder)
+    for name, value in target.state_dict().items():
+        copied = name.startswith(("encoders.image", "heads.joint", "visibility.joint"))
+        assert torch.equal(value, given.state_dict()[name] if copied else fresh[name]), name
+    told = "\n".join(lines)
+    assert "encoders.image: all" in told
+    assert "encoders.text: starts anew" in told
+    assert "lifts.audio: starts anew" in told
+    assert "keypoints: 3 of 3 keep their weights" in told
+
+
+def test_rows_follow_the_names_of_the_keypoints(image_only):
+    given, folder = image_only
+    target = model("c new a", seed=1, visibility=0.1)
+    fresh = target.heads["joint"].logits.weight.clone()
+    shape = target.mean_shape.clone()
+    lines = start_from(target, folder)
+    old, new = given.heads["joint"].logits.weight, target.heads["joint"].logits.weight
+    assert torch.equal(new[0], old[2])
+    assert torch.equal(new[1], fresh[1])
+    assert torch.equal(new[2], old[0])
+    seen = given.visibility["joint"].judge.bias
+    assert torch.equal(target.visibility["joint"].judge.bias[[0, 2]], seen[[2, 0]])
+    assert torch.equal(target.mean_shape, shape)  # that of the new data
+    assert lines[-1] == "keypoints: 2 of 3 keep their weights; anew: new"
+
+
+def test_no_shared_name_leaves_the_last_layer_new_and_takes_the_rest(image_only):
+    given, folder = image_only
+    target = model("x y z", seed=1)  # as many keypoints, and yet none of them
+    fresh = target.heads["joint"].logits.weight.clone()
+    lines = start_from(target, folder)
+    assert torch.equal(target.heads["joint"].logits.weight, fresh)
+    assert torch.equal(target.heads["joint"].blocks[0][1].weight, given.heads["joint"].blocks[0][1].weight)
+    assert "keypoints: 0 of 3" in lines[-1]
+
+
+def test_a_joint_head_gives_the_heads_of_every_modality_their_start_and_takes_it_back(tmp_path):
+    feature = model("a b", ALL)
+    source = saved(feature, tmp_path / "feature")
+    late = model("b a", ALL, seed=1, fusion={"name": "product", "level": "model"})
+    start_from(late, source)
+    for m in ALL:  # under a rule the joint head has read each modality by itself
+        assert torch.equal(late.heads[m].logits.weight, feature.heads["joint"].logits.weight[[1, 0]])
+    back = model("a b", ALL, seed=2)
+    start_from(back, saved(late, tmp_path / "late"))
+    assert torch.equal(back.heads["joint"].logits.weight, feature.heads["joint"].logits.weight)
+
+
+def test_a_learned_fusions_head_is_no_start_for_sound_alone(tmp_path):
+    given = model("a", ALL, fusion={"name": "gated"})
+    source = saved(given, tmp_path / "gated")
+    late = model("a", ALL, seed=1, fusion={"name": "average", "level": "model"})
+    fresh = late.heads["audio"].logits.weight.clone()
+    start_from(late, source)
+    assert torch.equal(late.heads["image"].logits.weight, given.heads["joint"].logits.weight)
+    assert torch.equal(late.heads["audio"].logits.weight, fresh)
+    same, fewer = model("a", ALL, seed=2, fusion={"name": "gated"}), model("a", ("image", "text"), seed=2,
+                                                                         fusion={"name": "gated"})  # fmt: skip
+    for target, taken in ((same, True), (fewer, False)):
+        lines = start_from(target, source)
+        assert any(line.endswith("fusion: all") for line in lines) == taken
+    assert any(line.endswith("not used: audio") for line in lines)
+
+
+def test_stages_of_the_neck_are_matched_by_stage(tmp_path):
+    """A finer grid has one projection more at the front; a shallower backbone has wrapped names."""
+    given = model("a", image_config={**IMAGE, "stride": 8})
+    source = saved(given, tmp_path / "s8")
+    target = model("a", seed=1, image_config={**IMAGE, "stride": 4, "deepest_stride": 16})
+    fresh = target.encoders["image"].neck.lateral[0].weight.clone()
+    start_from(target, source)
+    old, new = given.encoders["image"].neck.lateral, target.encoders["image"].neck.lateral
+    assert torch.equal(new[0].weight, fresh)
+    assert torch.equal(new[1].weight, old[0].weight)
+    assert torch.equal(new[2].weight, old[1].weight)
+    kept = {k.removeprefix("model."): v for k, v in target.encoders["image"].backbone.state_dict().items()}
+    assert kept.keys() < given.encoders["image"].backbone.state_dict().keys() or len(kept) > 10
+    assert all(torch.equal(v, given.encoders["image"].backbone.state_dict()[k]) for k, v in kept.items())
+
+
+@pytest.mark.parametrize("head", sorted(HEADS))
+def test_every_tensor_with_something_per_keypoint_is_known(head, tmp_path):
+    """Those whose shape grows with the keypoints, and no others, are copied by rows; reordering them loses nothing."""
+    options = {"regression": {"stages": 2, "hidden": 16}, "openpose": {"stages": 2, "layers": 1},
+               "deconv": {"layers": 1, "width": 8}, "hourglass": {"stacks": 2, "width": 8}}  # fmt: skip
+    made = {"head": {"name": head, **options.get(head, {})}, "codec": {"name": CODEC_OF.get(head, "heatmap")},
+            "visibility": 0.0 if head == "openpose" else 0.1}  # fmt: skip
+    three = schema("a b c", edges=[[0, 1], [1, 2]])
+    four = schema("c b new a", edges=[[3, 1], [1, 0], [0, 2]])  # a-b and b-c again, and one more
+    given, target = model(three, **made), model(four, seed=1, **made)
+    grown = {n for n, p in given.named_parameters() if p.shape != dict(target.named_parameters())[n].shape}
+    assert grown == {n for n, s in slots(given, {}).items() if s.axis is not None}
+    start_from(target, saved(given, tmp_path / "three"))
+    back = model(three, seed=2, **made)
+    start_from(back, saved(target, tmp_path / "four"))
+    for name, value in given.named_parameters():
+        assert torch.equal(dict(back.named_parameters())[name], value), name
+
+
+def test_the_table_of_tensors_names_nothing_that_is_not_there():
+    names = " ".join(PER_KEYPOINT)
+    assert all(word in names for word in ("logits", "maps", "feed_heat", "judge", "see_fields"))
+
+
+def test_another_head_starts_anew_and_keeps_the_encoder(image_only):
+    given, folder = image_only
+    target = model("a b c", seed=1, head={"name": "regression", "hidden": 16}, codec={"name": "regression"})
+    fresh = {k: v.clone() for k, v in target.heads.state_dict().items()}
+    lines = start_from(target, folder)
+    assert all(torch.equal(v, fresh[k]) for k, v in target.heads.state_dict().items())
+    assert any(line.endswith("heads.joint: starts anew") for line in lines)
+    weight = "encoders.image.neck.smooth.1.weight"
+    assert torch.equal(target.state_dict()[weight], given.state_dict()[weight])
+
+
+def test_nothing_shared_is_an_error_that_says_what_both_are(image_only):
+    target = model("a b", ("text",))
+    target.heads = torch.nn.ModuleDict()  # a head of 16 channels would fit
+    with pytest.raises(InputError, match=r"shares parts with the model \(text, .* \(image, test_efficientnet"):
+        start_from(target, image_only[1])
+
+
+def test_a_source_that_is_not_there_is_an_error():
+    with pytest.raises(InputError, match="packaged name, a folder or a Hub id"):
+        start_from(model("a"), "nothing-of-this-name")
+
+
+def test_phrases_say_what_is_the_same_under_another_name():
+    found = match_keypoints(load_schema("face68"), load_schema("face5"))
+    assert found == {
+        "nose_tip": "nose_bridge_3", "right_mouth_corner": "outer_lip_0", "left_mouth_corner": "outer_lip_6"
+    }  # fmt: skip
+    twice = parse_schema(schema("p q", phrases=["same", "same"]))
+    assert match_keypoints(twice, parse_schema(schema("r", phrases=["same"]))) == {}
+
+
+def test_a_run_starts_from_a_checkpoint_and_so_does_its_average(grid_root, tmp_path):
+    first = build(tiny_recipe(grid_root, seed=1)).model
+    parts = build(tiny_recipe(grid_root, start_from=saved(first, tmp_path / "first"), seed=5))
+    average = make_average(parts.model, 0.999)
+    for name, value in parts.model.state_dict().items():
+        assert torch.equal(value, first.state_dict()[name]), name
+        assert torch.equal(average.module.state_dict()[name], value), name
+    assert any("keypoints: 68 of 68" in line for line in parts.notes)

@@ -110,6 +110,8 @@ class MmkpConfig(PreTrainedConfig):
         head, codec, loss: `name` and their own options; a loss without a name is the codec's usual one.
         visibility: weight of the loss of a visibility output beside the head; 0: the model has none.
         calibration: temperature and bias of the scores, fitted on validation (mmkp.calibration); None: as they come.
+        finder: sizes of the part that finds faces (mmkp.heads.finder) and the `threshold` of its scores, once it is
+            fitted (mmkp.training.finder); None: the model has none.
         keypoint_schema: the schema in its plain form (see mmkp.schema).
     """
 
@@ -133,6 +135,7 @@ class MmkpConfig(PreTrainedConfig):
     loss: Any = None
     visibility: float = 0.0
     calibration: dict | None = None
+    finder: dict | None = None
     keypoint_schema: dict | None = None
     mmkp_version: str = "0.1.0"
 

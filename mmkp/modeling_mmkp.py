@@ -22,7 +22,9 @@ from mmkp.errors import InputError
 from mmkp.fusion import make_fusion
 from mmkp.fusion.lift import TokenLift
 from mmkp.heads import head_upsample, make_head
+from mmkp.heads.finder import Finder
 from mmkp.heads.visibility import VisibilityHead
+from mmkp.hub_fit import looked_through
 from mmkp.schema import KeypointSchema, parse_schema
 
 
@@ -74,14 +76,27 @@ class MmkpPreTrainedModel(PreTrainedModel):
     config_class = MmkpConfig
     base_model_prefix = "mmkp"
     main_input_name = "pixel_values"
+    input_modalities = MODALITIES
     supports_gradient_checkpointing = False
 
     @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers, but in float32 unless `dtype` says otherwise: checkpoints are stored in fp16."""
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers, by packaged name as well; only safetensors, and only what passes `mmkp.safety`.
+
+        In float32 unless `dtype` says otherwise: checkpoints are stored in fp16.
+
+        Raises:
+            InputError: no such model, or one that is refused.
+        """
+        source = pretrained_model_name_or_path
         kwargs.setdefault("dtype", torch.float32)
-        made = super().from_pretrained(*args, **kwargs)
-        restore_constants(made[0] if isinstance(made, tuple) else made)
+        if source is not None:
+            source = str(looked_through(cls, source, kwargs))
+        made = super().from_pretrained(source, *args, **kwargs)
+        model = made[0] if isinstance(made, tuple) else made
+        restore_constants(model)
+        if source is not None:
+            model.name_or_path = model.config._name_or_path = str(pretrained_model_name_or_path)
         return made
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -156,6 +171,7 @@ class MmkpForKeypointDetection(MmkpPreTrainedModel):
         self.heads = nn.ModuleDict({m: make_head(channels=channels, num_keypoints=count, **made) for m in heads})
         sees = heads if config.visibility else ()
         self.visibility = nn.ModuleDict({m: VisibilityHead(channels, count) for m in sees})
+        self.finder = self.make_finder() if config.finder else None
         loss = {"name": self.codec.loss, **{k: v for k, v in config.loss.items() if v is not None}}
         group_weights = loss.pop("group_weights", None)
         self.criterion = make_criterion(codec_name=config.codec["name"], codec=self.codec, schema=self.schema, **loss)
@@ -163,6 +179,11 @@ class MmkpForKeypointDetection(MmkpPreTrainedModel):
         self.register_buffer("mean_shape", torch.full((count, 2), 0.5))
         self.register_buffer("loss_weight", _point_weights(self.schema, group_weights))
         self.post_init()
+
+    def make_finder(self) -> Finder:
+        """The part that finds faces, as the configuration describes it, without weights."""
+        sizes = {k: v for k, v in self.config.finder.items() if k != "threshold"}
+        return Finder([lateral.in_channels for lateral in self.encoders["image"].neck.lateral], **sizes)
 
     def forward(
         self,
@@ -174,6 +195,8 @@ class MmkpForKeypointDetection(MmkpPreTrainedModel):
         modality_mask: Tensor | None = None,
         image_to_input: Tensor | None = None,
         labels: Tensor | None = None,
+        subset_mask: Bool[Tensor, "B S 3"] | None = None,
+        blind_targets: Tensor | None = None,
     ) -> MmkpKeypointOutput:
         """Detect.
 
@@ -187,6 +210,10 @@ class MmkpForKeypointDetection(MmkpPreTrainedModel):
             image_to_input: (B, 2, 3), carried to the output.
             labels: (B, K, 3): x, y in px of the input frame, and COCO's visibility (0 is not learned from); or
                 (B, P, K, 3) for several people, of whom a codec for one person takes the first.
+            subset_mask: in training, S subsets of the modalities for each item, in the order image, text, audio. The
+                encoders run once, fusion and head for each subset; the loss is the mean over the subsets, and the
+                keypoints are those of the last.
+            blind_targets: as labels, for the subsets without the image: nobody could hear how a picture was turned.
 
         Raises:
             InputError: no modality at all.
@@ -196,9 +223,12 @@ class MmkpForKeypointDetection(MmkpPreTrainedModel):
             "audio": (input_features, input_features_mask),
         }  # fmt: skip
         encoded = self.encode(inputs, modality_mask)
-        detected = self.detect(encoded)
+        if subset_mask is None or labels is None:
+            detected = self.detect(encoded)
+            loss_per_item = None if labels is None else self.loss(detected, labels)
+        else:
+            detected, loss_per_item = self._over_subsets(encoded, subset_mask, labels, blind_targets)
         keypoints_xy, scores = self.read(detected)
-        loss_per_item = None if labels is None else self.loss(detected, labels)
         return MmkpKeypointOutput(
             loss=None if loss_per_item is None else loss_per_item.mean(),
             keypoints_xy=keypoints_xy, scores=scores, raw=detected.stages[-1], image_to_input=image_to_input,
@@ -258,6 +288,20 @@ class MmkpForKeypointDetection(MmkpPreTrainedModel):
         else:
             grid = self.fusion(grids, encoded.present)
         return self._read("joint", grid)
+
+    def _over_subsets(
+        self, encoded: Encoded, subset_mask: Bool[Tensor, "B S 3"], labels: Tensor, blind_targets: Tensor | None
+    ) -> tuple[Detected, Float[Tensor, " B"]]:
+        """What is detected from the last subset, and every item's loss, the mean over the subsets."""
+        chosen = subset_mask[..., [MODALITIES.index(m) for m in self.modalities]].to(encoded.present.device)
+        values = []
+        for mask, sees in zip(chosen.unbind(1), subset_mask[..., 0].to(labels.device).unbind(1), strict=True):
+            detected = self.detect(Encoded(encoded.tokens, encoded.masks, encoded.present & mask))
+            target = labels
+            if blind_targets is not None:
+                target = torch.where(sees.view(-1, *[1] * (labels.ndim - 1)), labels, blind_targets)
+            values.append(self.loss(detected, target))
+        return detected, torch.stack(values).mean(0)
 
     def read(self, detected: Detected) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
         """Keypoints in px of the input frame, and scores, calibrated where the model is."""

@@ -14,6 +14,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from mmkp import geometry
 from mmkp.errors import InputError
 from mmkp.features import MmkpFeatureExtractor
+from mmkp.hub_source import HUB_OPTIONS, find
 from mmkp.modeling_mmkp import MmkpKeypointOutput
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -120,6 +121,17 @@ class MmkpProcessor(ProcessorMixin):
             feature_extractor or MmkpFeatureExtractor(),
         )  # fmt: skip
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers, by packaged name as well; only from a folder that passes `mmkp.safety`.
+
+        Raises:
+            InputError: no such model, or settings that name code to run.
+        """
+        options = {k: kwargs.pop(k) for k in HUB_OPTIONS if k in kwargs}
+        folder = find(pretrained_model_name_or_path, weights=False, **options)
+        return super().from_pretrained(str(folder), *args, **kwargs)
+
     def __call__(
         self,
         images: Any = None,
@@ -165,7 +177,7 @@ class MmkpProcessor(ProcessorMixin):
             raise InputError(
                 "inputs", expected="a modality for every item", got=f"none for item {int(mask.any(1).int().argmin())}"
             )
-        boxes = [boxes] if boxes is not None and np.ndim(boxes) == 1 else boxes
+        boxes = [boxes] if boxes is not None and _is_one_box(boxes) else boxes
         times = [audio_times] if isinstance(audio_times, (int, float)) else audio_times
         for name, given in (("boxes", boxes), ("audio_times", times)):
             if given is not None and len(given) != count:
@@ -289,6 +301,10 @@ def _as_list(value: Any, single: tuple[type, ...]) -> list | None:
     if isinstance(value, single) and not (isinstance(value, (np.ndarray, torch.Tensor)) and value.ndim > 3):
         return [value]
     return list(value)
+
+
+def _is_one_box(boxes: Any) -> bool:
+    return len(boxes) == 4 and all(b is not None and np.ndim(b) == 0 for b in boxes)
 
 
 def _check_text(text: Any) -> None:

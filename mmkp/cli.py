@@ -10,6 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from mmkp.cli_data import data_app
+from mmkp.cli_finder import fit_finder
+from mmkp.cli_push import models, push
+from mmkp.cli_study import study
 from mmkp.errors import InputError, MmkpError
 
 app = typer.Typer(
@@ -17,6 +20,10 @@ app = typer.Typer(
     help="Multimodal keypoint detection: image, text and audio, fused.",
 )  # fmt: skip
 app.add_typer(data_app, name="data")
+app.command("fit-finder")(fit_finder)
+app.command()(models)
+app.command()(push)
+app.command()(study)
 
 # typer brings its own click; its base class of wrong arguments has no public name in every version
 CLICK_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
@@ -103,7 +110,10 @@ def predict(
     audio_time: Annotated[
         float | None, typer.Option(help="Moment of the picture in the sound, s; the middle without.")
     ] = None,
-    box: Annotated[str | None, typer.Option(help="x,y,width,height in px; the whole picture without.")] = None,
+    box: Annotated[
+        str | None, typer.Option(help="x,y,width,height in px; without, what the model finds, or the whole picture.")
+    ] = None,
+    whole: Annotated[bool, typer.Option("--whole", help="Take the whole picture; find nothing.")] = False,
 ) -> None:
     """Predict keypoints from a picture, a text, a sound or any of them together."""
     from mmkp.data.io import read_audio, read_image
@@ -118,29 +128,14 @@ def predict(
     from mmkp.hub import load
 
     loaded = load(model)
-    result = predict_one(loaded, picture, text, sound, audio_time, box_xywh)
+    result = predict_one(loaded, picture, text, sound, audio_time, box_xywh, whole)
     paths = write_prediction(result, picture, loaded, out)
-    typer.echo(f"{len(result['instances'])} instance(s) from {'+'.join(result['modalities'])}: {paths[0]} {paths[1]}")
-
-
-@app.command()
-def models() -> None:
-    """List the packaged checkpoints."""
-    _quiet_transformers()
-    import json
-
-    from mmkp.hub import packaged
-
-    found = packaged()
-    for name, folder in found.items():
-        config = json.loads((folder / "config.json").read_text())
-        size_mb = sum(p.stat().st_size for p in folder.iterdir()) / 1e6
-        facts = json.loads((folder / "facts.json").read_text()) if (folder / "facts.json").is_file() else {}
-        about = [config["keypoint_schema"]["name"], "+".join(config["modalities"]), f"{size_mb:.1f} MB"]
-        about += [facts[k] for k in ("licence", "figures") if k in facts]
-        typer.echo(f"{name}: {', '.join(about)}")
-    if not found:
-        typer.echo("no checkpoints are packaged")
+    if not result["instances"]:
+        return typer.echo(
+            f"no face found that covers a sixth of the picture's width (--box says where one is): {paths[0]} {paths[1]}"
+        )
+    counted = f"{len(result['instances'])} instance(s) from {'+'.join(result['modalities'])}"
+    return typer.echo(f"{counted}: {paths[0]} {paths[1]}")
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """mmkp: multimodal keypoint detection on the Hugging Face stack.
 
 Importing the package is light. The first model-side name (or `register()`) loads torch and transformers and makes
-mmkp known to the Auto classes.
+mmkp known to the Auto classes and to `transformers.pipeline`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ _LAZY = {
     "MmkpProcessor": "mmkp.processing_mmkp",
     "MmkpImageProcessor": "mmkp.processing_mmkp",
     "MmkpFeatureExtractor": "mmkp.features",
+    "KeypointDetectionPipeline": "mmkp.pipelines",
+    "pipeline": "mmkp.pipelines",
 }
 _LIGHT = {
     "KeypointSchema": "mmkp.schema",
@@ -28,12 +30,16 @@ _LIGHT = {
     "Sample": "mmkp.data.sample",
     "InputError": "mmkp.errors",
     "MmkpError": "mmkp.errors",
+    "draw": "mmkp.outputs",
+    "to_coco": "mmkp.outputs",
+    "coco_results": "mmkp.outputs",
+    "to_supervision": "mmkp.outputs",
 }
 __all__ = ["__version__", "register", *sorted([*_LAZY, *_LIGHT])]
 
 
 def register() -> None:
-    """Make mmkp known to transformers' Auto classes; safe to call again."""
+    """Make mmkp known to transformers' Auto classes and pipelines; safe to call again."""
     import_module("mmkp.registration").register()
 
 

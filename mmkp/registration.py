@@ -1,4 +1,4 @@
-"""Registration with transformers: configuration, model, processor and its parts."""
+"""Registration with transformers: configuration, model, processor and its parts, and the pipeline's task."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from transformers import (
     AutoModelForKeypointDetection,
     AutoProcessor,
 )
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from mmkp.configuration_mmkp import MmkpConfig
 from mmkp.features import MmkpFeatureExtractor
 from mmkp.modeling_mmkp import MmkpForKeypointDetection
+from mmkp.pipelines import TASK, KeypointDetectionPipeline
 from mmkp.processing_mmkp import MmkpImageProcessor, MmkpProcessor
 
 
 @cache
 def register() -> None:
-    """Make mmkp known to the Auto classes, once a process."""
+    """Make mmkp known to the Auto classes and `transformers.pipeline`, once a process."""
     AutoConfig.register("mmkp", MmkpConfig, exist_ok=True)
     AutoModelForKeypointDetection.register(MmkpConfig, MmkpForKeypointDetection, exist_ok=True)
     AutoImageProcessor.register(
@@ -30,3 +32,6 @@ def register() -> None:
     )
     AutoFeatureExtractor.register(MmkpConfig, MmkpFeatureExtractor, exist_ok=True)
     AutoProcessor.register(MmkpConfig, MmkpProcessor, exist_ok=True)
+    PIPELINE_REGISTRY.register_pipeline(
+        TASK, KeypointDetectionPipeline, AutoModelForKeypointDetection, type="multimodal"
+    )

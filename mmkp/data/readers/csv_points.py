@@ -1,7 +1,8 @@
 """Keypoints in a CSV, a row a picture: image,x0,y0,x1,y1,... and the relatives of it that face sets come in.
 
 Frame. YouTube Faces with keypoints says nothing of its pixel origin: the numbers are taken as they are, the centre of
-the top-left pixel at (0, 0).
+the top-left pixel at (0, 0). Two other labellers find them about 1 px further right and down (data_cards/
+youtube_faces.md); `first_pixel=1` takes that away.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class _Columns(NamedTuple):
 
 def read_csv_points(
     path: str | Path, *, schema: str = "face68", images: str | Path | None = None, group: str = "person",
-    unlabelled: str = "skip",
+    unlabelled: str = "skip", first_pixel: float = 0.0,
 ) -> RowTable:  # fmt: skip
     """Keypoints of a CSV, or of a folder's train.csv and val.csv.
 
@@ -66,10 +67,14 @@ def read_csv_points(
         images: the folder of the pictures; by default it is looked for.
         group: what no split divides: `person`, the name before the last `_`, or `picture`.
         unlabelled: `skip` leaves out rows without a labelled keypoint (the default), or `keep`.
+        first_pixel: the coordinate that the source gives the centre of its first pixel, x and y alike: 0 (the
+            default), 1 where pixels are counted from 1, 0.5 where the picture's corner is the origin.
 
     Raises:
         InputError: nothing that can be read, columns that are not the schema's, an option's value that is none.
     """
+    if isinstance(first_pixel, bool) or not isinstance(first_pixel, (int, float)) or not abs(first_pixel) <= 1:
+        raise InputError("option first_pixel", expected="a number from -1 to 1", got=repr(first_pixel))
     check_option("group", group, GROUPS)
     check_option("unlabelled", unlabelled, UNLABELLED)
     meaning, collector = load_schema(schema), Collector(unlabelled == "keep")
@@ -80,7 +85,7 @@ def read_csv_points(
         folder = own if images is None and file.name in UDACITY and own.is_dir() else images
         split = split_named(file)
         pictures = Pictures(file, "csv", folder, split)
-        _add_rows(collector, file, pictures, meaning, split, copies)
+        _add_rows(collector, file, pictures, meaning, split, copies, first_pixel)
         root = pictures.root if images else root
     if group == "person":
         collector.divide_lone_group("person")
@@ -118,7 +123,7 @@ def _held_out(row: Row) -> Row:
 
 def _add_rows(
     collector: Collector, file: Path, pictures: Pictures, schema: KeypointSchema, split: str | None,
-    copies: Counter[str],
+    copies: Counter[str], first_pixel: float,
 ) -> None:  # fmt: skip
     lines = read_lines(file, "csv")
     columns = _columns(file, lines[0][1], schema)
@@ -129,6 +134,7 @@ def _add_rows(
             raise RowFault("keypoint count", f"expected {columns.width} columns as in the first line, got {len(cells)}")
         name = cells[columns.picture]
         points, visible, lost = flagged(cell_numbers([cells[i] for i in columns.points]).reshape(-1, 2))
+        points = points - np.float32(first_pixel)
         image, within = pictures.find(name)
         if lost:
             collector.note("not a number", place, f"{lost} keypoints lie nowhere and count as unlabelled")

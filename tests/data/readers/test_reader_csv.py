@@ -72,6 +72,15 @@ def test_a_copy_is_of_the_same_person(name, person):
     assert person_of(name) == person
 
 
+def test_pixels_counted_from_one_are_brought_to_zero(tmp_path):
+    path = write(tmp_path / "faces", [HEADER5, five("bob_b_00.jpg", "1", "2", "", "", "3", "4", "5", "6", "7", "8")])
+    (row,) = open_table(f"csv:{path}", schema="face5", first_pixel=1).rows
+    np.testing.assert_array_equal(row.keypoints_xy[[0, 2, 4]], [[0, 1], [2, 3], [6, 7]])
+    assert row.visible.tolist() == [2, 0, 2, 2, 2]
+    with pytest.raises(InputError, match="first_pixel"):
+        open_table(f"csv:{path}", schema="face5", first_pixel="one")
+
+
 def test_five_points_by_hand(tmp_path):
     path = write(
         tmp_path / "faces", [HEADER5, five(), five("bob_b_00.jpg", "1", "2", "", "", "3", "4", "5", "6", "7", "8")]

@@ -16,6 +16,7 @@ DATASETS: dict[str, str] = {
     "crowd": "mmkp.data.talker.crowd:CrowdDataset",
     "people": "mmkp.data.people:PeopleDataset",
     "mix": "mmkp.data.mix:MixDataset",
+    "divided": "mmkp.finetune.divided:open_divided",
 }
 # Formats: a reader makes a table of rows from a path, and RowDataset hands them out.
 READERS: dict[str, str] = {
@@ -46,7 +47,7 @@ STREAMS: dict[str, str] = {
     "hub": "mmkp.data.hub_dataset:hub_stream",
 }
 HELD = 1000  # rows of a stream's validation or test split that are held
-NEEDS_PATH = ("grid", "people", *READERS)
+NEEDS_PATH = ("grid", "people", "divided", *READERS)
 CARDS = {
     "grid": "grid", "talker": "talker", "coco": "coco", "wholebody": "coco", "mpii": "mpii", "300w": "300w",
     "crowd": "talker", "people": "coco", "boxes": "coco",

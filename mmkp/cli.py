@@ -11,6 +11,7 @@ import typer
 
 from mmkp.cli_data import data_app
 from mmkp.cli_finder import fit_finder
+from mmkp.cli_finetune import finetune
 from mmkp.cli_push import models, push
 from mmkp.cli_study import study
 from mmkp.errors import InputError, MmkpError
@@ -21,6 +22,7 @@ app = typer.Typer(
 )  # fmt: skip
 app.add_typer(data_app, name="data")
 app.command("fit-finder")(fit_finder)
+app.command()(finetune)
 app.command()(models)
 app.command()(push)
 app.command()(study)

@@ -12,6 +12,7 @@ import torch
 from mmkp.errors import InputError
 from mmkp.evaluation.draw import draw_keypoints, person_colour
 from mmkp.evaluation.figures import save_png
+from mmkp.finding import can_find, find
 from mmkp.hub import Loaded
 
 BLANK_PX = 512  # the canvas where there is no picture to draw on
@@ -24,6 +25,7 @@ def predict_one(
     audio: tuple[np.ndarray, int] | None = None,
     audio_time_s: float | None = None,
     box_xywh: list[float] | None = None,
+    whole: bool = False,
 ) -> dict[str, Any]:
     """Keypoints for any subset of image, text and sound.
 
@@ -31,12 +33,15 @@ def predict_one(
         image: (H, W, 3) uint8 RGB.
         audio: samples in [-1, 1] and their rate in Hz.
         audio_time_s: the picture's moment in the sound; its middle when None.
-        box_xywh: px, image frame; the whole picture when None.
+        box_xywh: px, image frame. When None, the faces that a model which can find them finds; the whole picture of
+            any other.
+        whole: take the whole picture and find nothing.
 
     Returns:
         What predictions.json holds: the schema, the box, which modalities were used, and `instances`, each with
-        keypoints (K, 2) px in the image frame and scores (K,); of a model that tells people apart one for each person,
-        with a `score` of its own, and null for a keypoint that was not found.
+        keypoints (K, 2) px in the image frame and scores (K,). One for each face found, best first, with a `score` of
+        its own, and none where there is none; of a model that tells people apart one for each person, with a `score`
+        and null for a keypoint that was not found. Text and sound count for every face.
 
     Raises:
         InputError: no modality, or none that the model has; a box that lies outside the picture.
@@ -53,21 +58,46 @@ def predict_one(
         x, y, width, height = box_xywh
         if x >= size[1] or y >= size[0] or x + width <= 0 or y + height <= 0:
             raise InputError("--box", expected=f"a box within {size[1]} x {size[0]} px", got=str(box_xywh))
+    if box_xywh is not None and whole:
+        raise InputError("--whole", expected="no --box beside it", got=str(box_xywh))
+    result = {
+        "model": loaded.source, "schema": loaded.model.schema.model_dump(mode="json"), "image_size_hw": list(size),
+        "modalities": used, "box": "given" if box_xywh else "whole image",
+    }  # fmt: skip
+    parts = {m: given[m] if m in used else None for m in given}
+    if image is not None and "image" in used and box_xywh is None and not whole and can_find(loaded.model):
+        return {**result, "box": "found", "instances": _found_instances(loaded, parts, audio_time_s)}
+    found = _answers(loaded, parts, audio_time_s, [box_xywh], size)[0]
+    box = box_xywh or [-0.5, -0.5, float(size[1]), float(size[0])]
+    return {**result, "instances": [_plain(one, box) for one in found.get("instances", [found])]}
+
+
+def _answers(
+    loaded: Loaded, parts: dict[str, Any], audio_time_s: float | None, boxes: list, size_hw: tuple[int, int]
+) -> list[dict[str, Any]]:
+    """One answer for each box, in the image frame."""
+    count, audio = len(boxes), parts["audio"]
     inputs = loaded.processor(
-        images=image if "image" in used else None, text=text if "text" in used else None,
-        audio=audio[0] if audio and "audio" in used else None, sampling_rate=audio[1] if audio else None,
-        boxes=box_xywh, audio_times=[audio_time_s] if "audio" in used else None,
+        images=None if parts["image"] is None else [parts["image"]] * count,
+        text=None if parts["text"] is None else [parts["text"]] * count,
+        audio=None if audio is None else [audio[0]] * count, sampling_rate=None if audio is None else audio[1],
+        boxes=None if boxes[0] is None else boxes, audio_times=None if audio is None else [audio_time_s] * count,
     )  # fmt: skip
     with torch.inference_mode():
         outputs = loaded.model(**inputs)
-    found = loaded.processor.post_process_keypoint_detection(outputs, target_sizes=[size])[0]
-    schema = loaded.model.schema
-    box = box_xywh or [-0.5, -0.5, float(size[1]), float(size[0])]
-    return {
-        "model": loaded.source, "schema": schema.model_dump(mode="json"), "image_size_hw": list(size),
-        "modalities": used, "box": "given" if box_xywh else "whole image",
-        "instances": [_plain(one, box) for one in found.get("instances", [found])],
-    }  # fmt: skip
+    return loaded.processor.post_process_keypoint_detection(outputs, target_sizes=[size_hw] * count)
+
+
+def _found_instances(loaded: Loaded, parts: dict[str, Any], audio_time_s: float | None) -> list[dict[str, Any]]:
+    image = parts["image"]
+    faces = find(loaded.model, loaded.processor, image)
+    if not len(faces):
+        return []
+    answers = _answers(loaded, parts, audio_time_s, faces.boxes_xywh.tolist(), (image.shape[0], image.shape[1]))
+    return [
+        {**_plain(one, [round(float(v), 3) for v in box]), "score": round(float(score), 4)}
+        for one, box, score in zip(answers, faces.boxes_xywh, faces.scores, strict=True)
+    ]
 
 
 def _plain(found: dict[str, Any], box: list[float]) -> dict[str, Any]:

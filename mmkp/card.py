@@ -18,7 +18,7 @@ import yaml
 from mmkp.card_figures import Evaluation, confidence, cost, read_evaluation, results, tables
 from mmkp.errors import InputError
 from mmkp.evaluation.report import number
-from mmkp.hub_weights import WEIGHTS, tensors_in
+from mmkp.loading.weights import WEIGHTS, tensors_in
 from mmkp.schema import KeypointSchema, parse_schema
 
 MAX_MB = 12

@@ -47,7 +47,7 @@ def models() -> None:
     """List the packaged checkpoints: task, schema, modalities, size, licence, figures."""
     from rich.console import Console
 
-    from mmkp.hub_source import packaged
+    from mmkp.loading.source import packaged
 
     found = packaged()
     if not found:

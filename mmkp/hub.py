@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from mmkp.errors import InputError, MmkpError
-from mmkp.hub_source import find, packaged, resolve
-from mmkp.hub_weights import WEIGHTS
+from mmkp.loading.source import find, packaged, resolve
+from mmkp.loading.weights import WEIGHTS
 from mmkp.modeling_mmkp import MmkpForKeypointDetection
 from mmkp.processing_mmkp import MmkpProcessor
 from mmkp.registration import register

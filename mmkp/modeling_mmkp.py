@@ -24,7 +24,7 @@ from mmkp.fusion.lift import TokenLift
 from mmkp.heads import head_upsample, make_head
 from mmkp.heads.finder import Finder
 from mmkp.heads.visibility import VisibilityHead
-from mmkp.hub_fit import looked_through
+from mmkp.loading.fit import looked_through
 from mmkp.schema import KeypointSchema, parse_schema
 
 
@@ -81,7 +81,7 @@ class MmkpPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers, by packaged name as well; only safetensors, and only what passes `mmkp.safety`.
+        """As in transformers, by packaged name as well; only safetensors, and only what passes `mmkp.loading.safety`.
 
         In float32 unless `dtype` says otherwise: checkpoints are stored in fp16.
 

@@ -14,7 +14,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from mmkp import geometry
 from mmkp.errors import InputError
 from mmkp.features import MmkpFeatureExtractor
-from mmkp.hub_source import HUB_OPTIONS, find
+from mmkp.loading.source import HUB_OPTIONS, find
 from mmkp.modeling_mmkp import MmkpKeypointOutput
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -123,7 +123,7 @@ class MmkpProcessor(ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers, by packaged name as well; only from a folder that passes `mmkp.safety`.
+        """As in transformers, by packaged name as well; only from a folder that passes `mmkp.loading.safety`.
 
         Raises:
             InputError: no such model, or settings that name code to run.

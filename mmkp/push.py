@@ -10,7 +10,7 @@ from typing import Any
 
 from mmkp.card import More, card, facts, halve
 from mmkp.errors import InputError
-from mmkp.hub_source import hub_errors, is_hub_id
+from mmkp.loading.source import hub_errors, is_hub_id
 
 SPLITS_LISTED = ("train", "validation", "test")
 

@@ -251,7 +251,7 @@ def test_models_lists_all_of_it(run, image_run, tmp_path, monkeypatch, capsys, c
         "tiny": card.package(run, tmp_path / "tiny", "apache-2.0", "d", "l"),
         "wild": card.package(image_run, tmp_path / "wild", "research-only", "d", "l"),
     }
-    monkeypatch.setattr("mmkp.hub_source.packaged", lambda: found)
+    monkeypatch.setattr("mmkp.loading.source.packaged", lambda: found)
     cli_push.models()
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines[:-1])) <= int(columns)

@@ -22,8 +22,8 @@ from tiny_model import save_tiny
 
 from mmkp import InputError, MmkpForKeypointDetection
 from mmkp.hub import load
-from mmkp.hub_weights import read_header
-from mmkp.safety import check_folder, check_settings
+from mmkp.loading.safety import check_folder, check_settings
+from mmkp.loading.weights import read_header
 
 WEIGHTS = "model.safetensors"
 

@@ -134,6 +134,10 @@ def fused_subsets(
         "image": (batch.get("pixel_values"),), "text": (batch.get("input_ids"), batch.get("attention_mask")),
         "audio": (batch.get("input_features"), batch.get("input_features_mask")),
     }  # fmt: skip
+    if all(inputs[m][0] is None for m in model.modalities):
+        absent = torch.zeros(len(batch["modality_mask"]), dtype=torch.bool)
+        yield from ((subset, None, absent) for subset in subsets)
+        return
     encoded = model.encode(inputs, batch["modality_mask"])
     for subset in subsets:
         members = subset.split("+")

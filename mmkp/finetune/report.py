@@ -13,7 +13,7 @@ from mmkp.finetune.compare import Comparison
 from mmkp.finetune.look import DataFacts
 from mmkp.finetune.plan import Plan
 from mmkp.hub import Loaded, find
-from mmkp.hub_source import is_hub_id
+from mmkp.loading.source import is_hub_id
 
 LIMITS = "Fine-tuned on {items} items of {groups} groups: on pictures unlike those it may err much more."
 UNKNOWN = "not stated"

@@ -1,4 +1,4 @@
-"""Where a model is: its packaged name, folder or Hub id -> a folder here that has been looked through (mmkp.safety)."""
+"""Where a model is: its packaged name, folder or Hub id -> a folder here that has been looked through (mmkp.loading.safety)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmkp.errors import InputError, MmkpError, nearest
-from mmkp.safety import check_folder, check_settings
+from mmkp.loading.safety import check_folder, check_settings
 
 KINDS = "a packaged name, a folder or a Hub id (ORG/NAME)"
 HUB_PREFIX = "hf://"
@@ -44,7 +44,7 @@ def find(name: str | os.PathLike[str], weights: bool = True, **options: Any) -> 
         options: revision, token, cache_dir, local_files_only, force_download, as transformers takes them.
 
     Raises:
-        InputError: none of the three, or a folder that is refused (mmkp.safety).
+        InputError: none of the three, or a folder that is refused (mmkp.loading.safety).
         MmkpError: the Hub does not answer.
     """
     source = resolve(os.fspath(name))

@@ -14,7 +14,7 @@ from typing import Any
 
 from mmkp import __version__
 from mmkp.errors import InputError
-from mmkp.hub_weights import read_header, weight_files
+from mmkp.loading.weights import read_header, weight_files
 from mmkp.schema import parse_schema
 
 MOST_JSON_BYTES, MOST_DEPTH = 5_000_000, 32

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from mmkp.errors import InputError, MmkpError
-from mmkp.hub_source import HUB_OPTIONS, UNSUPPORTED, find
-from mmkp.hub_weights import tensors_in
+from mmkp.loading.source import HUB_OPTIONS, UNSUPPORTED, find
+from mmkp.loading.weights import tensors_in
 
 
 def looked_through(model_class: Any, name: str | os.PathLike[str], options: dict[str, Any]) -> Path:

@@ -1,0 +1,225 @@
+"""From a study's cells to its tables: errors, paired tests, parts, subsets, cost, confidence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mmkp.study.grid_results import GridResults
+from mmkp.study.statistics import Comparison, compare_family
+from mmkp.study.tables import Estimate, Table, p_value
+from mmkp.study.verdict import Judged, find
+
+Family = dict[tuple[str, str, str], Comparison]  # (arm, condition, part)
+
+
+@dataclass
+class Origin:
+    """What every caption names."""
+
+    command: str
+    commit: str
+    seeds: str
+    items: str
+
+    def caption(self, text: str) -> str:
+        """`text`, and where its numbers come from."""
+        return f"{text} {self.items}; {self.seeds}; `{self.command}`, commit {self.commit}."
+
+
+def origin_of(grid: GridResults) -> Origin:
+    """Command, commit, seeds and items of the cells; several where they differ."""
+    metas = [c.meta for c in grid.cells.values()]
+    commands, commits = (list(dict.fromkeys(m[k] for m in metas)) for k in ("command", "commit"))
+    finished = sorted({seed for _, seed in grid.cells})
+    lacking = len(grid.study.arms) * len(grid.study.seeds) - len(grid.cells)
+    seeds = f"seed{'s' * (len(finished) > 1)} {', '.join(map(str, finished))}"
+    seeds += f" ({lacking} cell{'s' * (lacking > 1)} without results)" if lacking else ""
+    items = f"{len(grid.ids)} items in {grid.draws.count} groups"
+    return Origin("`, `".join(commands), ", ".join(commits), seeds, items)
+
+
+def fusions(grid: GridResults) -> list[str]:
+    """The arms that the verdict is about: networks that join several modalities."""
+    joined = [a for a in grid.arms if len(grid.loaded.modalities[a]) > 1 and a not in grid.loaded.classic]
+    return [a for a in joined if a != grid.reference]
+
+
+def compare(grid: GridResults, arms: list[str], parts: list[str]) -> Family:
+    """Every arm with all its modalities against the reference with all of its, as one family."""
+    if grid.reference is None:
+        return {}
+    base, names, pairs = grid.reference, [], []
+    for arm in arms:
+        for condition in grid.conditions:
+            for part in parts:
+                names.append((arm, condition, part))
+                own, other = (condition, 0, grid.whole(arm), part), (condition, 0, grid.whole(base), part)
+                pairs.append(grid.paired(arm, own, base, other))
+    return dict(zip(names, compare_family(grid.groups, pairs, grid.study.alpha), strict=True))
+
+
+def judge(grid: GridResults, family: Family) -> list[Judged]:
+    """The fusions for the primary part, the primary conditions first."""
+    part, study = grid.primary, grid.study
+    found = [(a, c) for c in grid.conditions for a in fusions(grid) if (a, c, part) in family]
+    return [Judged(a, c, part, f, find(f, study.alpha, study.margin)) for a, c in found for f in [family[a, c, part]]]
+
+
+def label(grid: GridResults, arm: str) -> str:
+    """An arm's name in tables, with the seeds that it lacks."""
+    text, have, asked = grid.study.arm(arm).label or arm, len(grid.seeds(arm)), len(grid.study.seeds)
+    return text if have == asked else f"{text} ({have} of {asked} seeds)"
+
+
+def error_table(grid: GridResults, condition: str, origin: Origin) -> Table:
+    """Mean error of every arm with all its modalities, of all points and of every group of them."""
+    head = ["arm", "modalities", *grid.parts]
+    rows: list[list[Any]] = []
+    for arm in grid.arms:
+        subset = grid.whole(arm)
+        cells = [estimate(grid.mean(arm, (condition, 0, subset, part))) for part in grid.parts]
+        rows.append([label(grid, arm), subset, *cells])
+    lowest = [r[2 + grid.parts.index(grid.primary)].mean for r in rows]
+    known = [v for v in lowest if v is not None]
+    text = f"NME / {grid.normalizer}, {condition}: mean [95 % interval over groups] ± standard deviation over seeds."
+    bold = {lowest.index(min(known))} if known else set()
+    return Table(f"error_{condition}", f"Error, {condition}", origin.caption(text), head, rows, bold)
+
+
+def estimate(found: dict[str, Any], digits: int = 4) -> Estimate:
+    """A mean of `GridResults.mean` for a table."""
+    return Estimate(found["mean"], found["ci95"], found.get("spread"), digits)
+
+
+def test_table(grid: GridResults, family: Family, origin: Origin) -> Table:
+    """Paired tests of every arm against the reference, corrected over the whole table."""
+    head = ["arm", "condition", "keypoints", "ratio", "difference", "dz", "p", "p (Holm)", "seeds lower", "finding"]
+    rows: list[list[Any]] = []
+    for (arm, condition, part), c in family.items():
+        finding = str(find(c, grid.study.alpha, grid.study.margin)) if arm in fusions(grid) else ""
+        rows.append([
+            label(grid, arm), condition, part, Estimate(c.ratio, c.ratio_ci95, digits=3),
+            Estimate(c.difference, c.difference_ci95), c.dz, p_value(c.p), p_value(c.p_holm),
+            f"{c.seeds_better}/{c.seeds}", c.reason or finding,
+        ])  # fmt: skip
+    text = (
+        f"Each arm against {grid.reference}, paired over groups (bootstrap, two-sided), Holm's correction over "
+        f"these {len(family)} tests; difference and dz (Cohen's, of the groups' differences): below 0 where it falls."
+    )
+    return Table("tests", "Paired tests", origin.caption(text), head, rows)
+
+
+def part_table(grid: GridResults, family: Family, origin: Origin) -> Table:
+    """Where it helps: the ratio to the reference by group of keypoints; bold where significant is a star."""
+    head = ["arm", "condition", *grid.parts]
+    rows: list[list[Any]] = []
+    for arm in dict.fromkeys(a for a, _, _ in family):
+        for condition in grid.conditions:
+            cells = []
+            for part in grid.parts:
+                c = family[arm, condition, part]
+                star = "*" if c.p_holm is not None and c.p_holm < grid.study.alpha else ""
+                cells.append(None if c.ratio is None else f"{Estimate(c.ratio, c.ratio_ci95, digits=3)}{star}")
+            rows.append([label(grid, arm), condition, *cells])
+    text = (
+        f"Error as a ratio to {grid.reference}'s, by group of keypoints; a star: p < {grid.study.alpha} after Holm's "
+        f"correction over these {len(family)} tests."
+    )
+    return Table("parts", "Where: by group of keypoints", origin.caption(text), head, rows)
+
+
+def subset_table(grid: GridResults, condition: str, origin: Origin, ceilings: dict[str, Any] | None) -> Table:
+    """Error of the primary part by arm and subset; the ceilings of `mmkp ceilings` below, where they apply."""
+    part = grid.primary
+    subsets = list(dict.fromkeys(
+        s for cell in grid.cells.values() for (c, v, s, p) in cell.blocks if (c, v, p) == (condition, 0, part)
+    ))  # fmt: skip
+    subsets = sorted((s for s in subsets if s != "mean_shape"), key=lambda s: s.count("+"))
+    rows: list[list[Any]] = []
+    for arm in grid.arms:
+        means = [grid.mean(arm, (condition, 0, s, part)) for s in subsets]
+        if any(m["mean"] is not None for m in means):
+            rows.append([label(grid, arm), *(estimate(m) for m in means)])
+    text = f"NME / {grid.normalizer} of {part} by subset of modalities, {condition}."
+    if ceilings is not None and (condition == "covered" or not any("image" in s for s in subsets)):
+        known = [ceilings.get(s) for s in subsets]
+        rows.append(["ceiling", *(None if k is None else Estimate(k["lip_nme"], k["ci95"]) for k in known)])
+        columns = list(zip(*(row[1:] for row in rows[:-1]), strict=True))
+        best = [min((e.mean for e in column if e.mean is not None), default=None) for column in columns]
+        both = zip(known, best, strict=True)
+        ratios = [None if k is None or b is None else round(b / k["lip_nme"], 3) for k, b in both]
+        rows.append(["lowest / ceiling", *ratios])
+        text += " Ceiling: the best guess from what a subset can know, by Monte Carlo (`mmkp ceilings`)."
+    return Table(f"subsets_{condition}", f"Subsets, {condition}", origin.caption(text), ["arm", *subsets], rows)
+
+
+def cost_table(grid: GridResults, origin: Origin) -> Table:
+    """Parameters, FLOPs, time, memory and what the budget bought."""
+    columns = {
+        "M parameters": ("parameters", 1e6), "MFLOPs": ("flops", 1e6), "ms (batch 1)": ("ms_1", 1),
+        "ms (batch 32)": ("ms_32", 1), "peak MB": ("peak_mb", 1), "peak GPU MB": ("peak_gpu_mb", 1),
+        "steps": ("steps", 1), "CPU-s": ("cpu_s", 1), "wall s": ("wall_s", 1),
+    }  # fmt: skip
+    rows: list[list[Any]] = [
+        [label(grid, arm), *(cost(grid, arm, key, unit) for key, unit in columns.values())] for arm in grid.arms
+    ]
+    used = [i for i in range(len(columns)) if any(row[i + 1] is not None for row in rows)]
+    head = ["arm", *(list(columns)[i] for i in used)]
+    budgets = [c.meta["budget"] for c in grid.cells.values() if not c.meta["classic"]]
+    words = [f"{b['steps']} steps" if b.get("steps") else f"{b['cpu_seconds']:g} CPU-seconds" for b in budgets]
+    given = " or ".join(dict.fromkeys(words)) or "none"
+    text = (
+        f"Means over seeds. Budget of training of every network: {given}; tuning: {grid.study.tuning}. ms: of the "
+        "forward pass per item (CPU time on a CPU; for the classic arm its whole prediction). Peak memory: of the "
+        "cell's process."
+    )
+    return Table("cost", "Cost", origin.caption(text), head, [[r[0], *(r[i + 1] for i in used)] for r in rows])
+
+
+def cost(grid: GridResults, arm: str, key: str, unit: float = 1) -> float | None:
+    """The mean of a cost over an arm's seeds."""
+    values = [m[key] for m in grid.metas(arm) if m.get(key) is not None]
+    return float(np.mean(values)) / unit if values else None
+
+
+def confidence_table(grid: GridResults, origin: Origin) -> Table:
+    """Calibration by condition, and whether the confidence falls with the condition, paired over groups."""
+    head = ["arm", "condition", "ECE", "mean score", "share right", "score against clear", "p (Holm)"]
+    rows, pairs, tested = [], [], []
+    for arm in grid.arms:
+        subset = grid.whole(arm)
+        for condition in grid.conditions:
+            entries = [m["confidence"].get(condition, {}).get(subset) for m in grid.metas(arm)]
+            known = [e for e in entries if e]
+            if not known:
+                continue
+            parts = (
+                [e["ece"]["mean"] for e in known],
+                [e["mean_score"] for e in known],
+                [e["accuracy"] for e in known],
+            )
+            means = [Estimate(float(np.mean(values)), digits=3) for values in parts]
+            rows.append([label(grid, arm), condition, *means, None, None])
+            if condition != "clear" and "clear" in grid.conditions:
+                blocks = [(c, 0, subset, grid.primary) for c in (condition, "clear")]
+                spoiled, clear = (grid.values(arm, b, "score") for b in blocks)
+                pairs.append((spoiled, clear))
+                tested.append(len(rows) - 1)
+    for at, found in zip(tested, compare_family(grid.groups, pairs, grid.study.alpha), strict=True):
+        change = Estimate(found.difference, found.difference_ci95, digits=3)
+        rows[at][-2:] = [change, p_value(found.p_holm) or found.reason]
+    text = (
+        "ECE: expected calibration error over keypoints, 15 bins, right within 0.1 of the normalizer. Score against "
+        f"clear: mean confidence of {grid.primary} less that of the clear items, paired over groups; below 0, it falls."
+    )
+    return Table("confidence", "Confidence", origin.caption(text), head, rows)
+
+
+def failed_table(grid: GridResults, origin: Origin) -> Table:
+    """The cells without results, and why."""
+    rows: list[list[Any]] = [[arm, seed, meta.get("error", "")] for (arm, seed), meta in grid.failed.items()]
+    text = "Cells that failed; `mmkp study ... --retry` runs them again."
+    return Table("failed", "Cells that failed", origin.caption(text), ["arm", "seed", "error"], rows)

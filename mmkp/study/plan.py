@@ -1,0 +1,137 @@
+"""Which cells a study has, what each depends on, and which of them are finished."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmkp.data import open_dataset
+from mmkp.errors import InputError, nearest
+from mmkp.schema import KeypointSchema
+from mmkp.study import results
+from mmkp.study.corruptions import check_names
+from mmkp.study.recipe import Loaded
+
+CELL_VERSION = 1  # raise it when the same recipe, seed and data would give other results
+FREE = ("threads", "workers", "log_every", "trackers")  # of training: what a result does not depend on
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An arm and a seed; `key` is a hash of everything that its results depend on."""
+
+    arm: str
+    seed: int
+    key: str
+
+    @property
+    def name(self) -> str:
+        """Of its files."""
+        return f"{self.arm}-{self.seed}"
+
+
+class Folders:
+    """Where a study keeps what: `cells/*.parquet` are its results and all that a report needs."""
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.cells, self.runs, self.logs = out, out / "cells", out / "runs", out / "logs"
+
+    def make(self) -> None:
+        """Make them.
+
+        Raises:
+            InputError: they cannot be written.
+        """
+        try:
+            for folder in (self.cells, self.runs, self.logs):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            where = f"--out {self.out}"
+            raise InputError(where, expected="a folder that can be written", got=str(error)) from error
+
+    def cell(self, cell: Cell) -> Path:
+        """A cell's file."""
+        return self.cells / f"{cell.name}.parquet"
+
+
+def plan(loaded: Loaded, only: str | None = None) -> list[Cell]:
+    """All cells, seed by seed, so that a study that is stopped has every arm before it has every seed.
+
+    Args:
+        only: an arm; the others are left out.
+
+    Raises:
+        InputError: the data is not there, or lacks a group of keypoints that the study names.
+    """
+    study = loaded.study
+    arms = [study.arm(only).name] if only else [arm.name for arm in study.arms]
+    prints = {arm: _fingerprints(loaded, arm) for arm in arms}
+    return [Cell(arm, seed, _key(loaded, arm, seed, prints[arm])) for seed in study.seeds for arm in arms]
+
+
+def state(path: Path, cell: Cell, retry: bool = False) -> str:
+    """`done`, `failed` (as recorded), `stale` (of other settings) or `open`; a failure is open when tried again."""
+    meta = results.read_meta(path)
+    if meta is None:
+        return "open"
+    if meta.get("key") != cell.key or meta.get("version") != results.VERSION:
+        return "stale"
+    return "open" if retry and meta["status"] == "failed" else str(meta["status"])
+
+
+def put_aside(path: Path) -> Path:
+    """Move a stale cell out of the way; hours of work are not written over."""
+    key = (results.read_meta(path) or {}).get("key", "unknown")
+    target = path.parent / "stale" / f"{path.stem}-{key}{path.suffix}"
+    target.parent.mkdir(exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):  # another process on the same folder was faster
+        os.replace(path, target)
+    return target
+
+
+def _fingerprints(loaded: Loaded, arm: str) -> dict[str, Any]:
+    """Of the three splits; the data is generated here, once, where it has to be."""
+    data: Any = loaded.recipe(arm, loaded.study.seeds[0], 1).data
+    judged, made = loaded.study.evaluate, {}
+    for split in ("train", "validation", judged.split):
+        own = data.train_options if split == "train" else {}
+        dataset = open_dataset(data.dataset, split, **{**data.options, **own})
+        _check_schema(loaded, dataset.schema)
+        made[split] = str(getattr(dataset, "fingerprint", ""))
+    return made
+
+
+def _check_schema(loaded: Loaded, schema: KeypointSchema) -> None:
+    """Refuse what only the data's keypoints can tell: a part or an occluder of a group that they do not have."""
+    study, part = loaded.study, loaded.study.evaluate.primary.part
+    if part is not None and part not in schema.groups:
+        raise InputError(
+            f"study {study.name} evaluate.primary.part", expected=f"a group of {schema.name}", got=repr(part),
+            remedy=nearest(part, schema.groups),
+        )  # fmt: skip
+    check_names(f"study {study.name} corruptions", [n for c in study.corruptions for n in c.names], schema)
+
+
+def _key(loaded: Loaded, arm: str, seed: int, fingerprints: dict[str, Any]) -> str:
+    study = loaded.study
+    # without what is as usual, so that a recipe may learn new keys; a default that changes raises CELL_VERSION
+    dump: dict[str, Any] = {"mode": "json", "exclude_defaults": True}
+    recipe = loaded.recipe(arm, seed, study.budget.steps or 1).model_dump(**dump)
+    recipe["training"] = {k: v for k, v in recipe.get("training", {}).items() if k not in FREE}
+    recipe["data"] = {k: v for k, v in recipe["data"].items() if k == "validation_samples"}  # the rest: fingerprints
+    recipe.pop("name")
+    depends = {
+        "version": CELL_VERSION, "recipe": recipe, "seed": seed, "budget": study.budget.model_dump(**dump),
+        "evaluate": study.evaluate.model_dump(**dump, exclude={"batch_size", "primary"}),
+        "part": study.evaluate.primary.part, "data": fingerprints,
+        "corruptions": [c.model_dump(**dump, exclude={"arms"}) for c in study.corruptions_of(arm)],
+        "reference": arm == loaded.reference,
+    }  # fmt: skip
+    if recipe.get("kind") == "classic":
+        depends.pop("budget")  # it is fitted in one go
+    return hashlib.sha1(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]

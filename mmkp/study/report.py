@@ -1,0 +1,141 @@
+"""report.md of a study: verdict, tables, figures and pictures, from the cells' files alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mmkp.study import analysis, pictures, plots, robustness
+from mmkp.study.analysis import Origin, cost, origin_of
+from mmkp.study.grid_results import GridResults
+from mmkp.study.plan import Folders
+from mmkp.study.recipe import Loaded
+from mmkp.study.results import CEILINGS
+from mmkp.study.tables import Table
+from mmkp.study.verdict import Finding, Judged, verdict
+
+VERDICT = "verdict.md"
+
+
+def write_report(loaded: Loaded, out: Path, say: Any = print) -> Path:
+    """Write report.md, tables/ and the figures from what lies in `out`; no cell is run.
+
+    Raises:
+        InputError: no cell with results.
+    """
+    grid = GridResults(loaded, Folders(out).cells)
+    origin, others = origin_of(grid), [a for a in grid.arms if a != grid.reference]
+    parts_family = analysis.compare(grid, others, grid.parts)
+    primary_family = analysis.compare(grid, others, [grid.primary])
+    judged = analysis.judge(grid, primary_family)
+    said = _verdict(grid, judged, origin)
+    lines = [f"# Study {loaded.study.name}", "", "## Verdict", "", *said, ""]
+    lines += _figure("Error by subset", plots.error_by_subset(grid, out / "error_by_subset.png"))
+    lines += _section(*[analysis.error_table(grid, c, origin) for c in grid.conditions], out=out)
+    if grid.reference is not None:
+        tests = analysis.test_table(grid, primary_family, origin)
+        lines += _section(tests, analysis.part_table(grid, parts_family, origin), out=out)
+        lines += _figure("Gain by group of keypoints", plots.part_gain(grid, parts_family, out / "part_gain.png"))
+    ceilings = _ceilings(grid, out)
+    lines += _section(*[analysis.subset_table(grid, c, origin, ceilings) for c in grid.conditions], out=out)
+    lines += _section(analysis.cost_table(grid, origin), out=out)
+    lines += _figure("Error against cost", plots.pareto(grid, out / "pareto.png"))
+    lines += _robustness(grid, origin, out)
+    lines += _section(analysis.confidence_table(grid, origin), out=out)
+    lines += _figure("Reliability of the score, all modalities", plots.reliability(grid, out / "reliability.png"))
+    lines += _worst(grid, judged, out, say)
+    if grid.failed:
+        lines += _section(analysis.failed_table(grid, origin), out=out)
+    path = out / "report.md"
+    part = path.with_suffix(".part")
+    part.write_text("\n".join(lines), encoding="utf-8")
+    part.replace(path)
+    (out / VERDICT).write_text("\n".join(said), encoding="utf-8")
+    (out / "verdict.json").write_text(json.dumps([_plain(j) for j in judged], indent=1), encoding="utf-8")
+    return path
+
+
+def _verdict(grid: GridResults, judged: list[Judged], origin: Origin) -> list[str]:
+    lines: list[str] = []
+    if grid.reference is None:
+        return [
+            *lines,
+            f"Cannot tell: the arm {grid.loaded.reference}, which the others are compared with, has no results.",
+        ]
+    lines += verdict(judged, grid.reference, grid.study.margin)
+    best = winner(judged)
+    if best is not None:
+        lines += ["", _price(grid, best.arm)]
+    text = (
+        f"Holm's correction over the paired tests of the table below, alpha {grid.study.alpha}, two-sided; the best is "
+        "named after the fact, on the same items."
+    )
+    return [*lines, "", f"*{origin.caption(text)}*"]
+
+
+def winner(judged: list[Judged]) -> Judged | None:
+    """The fusion with the lowest ratio under the first condition in which any helps."""
+    helping = [j for j in judged if j.finding is Finding.HELPS]
+    first = [j for j in helping if j.condition == helping[0].condition]
+    return min(first, key=lambda j: j.found.ratio or 1, default=None)
+
+
+def _price(grid: GridResults, arm: str) -> str:
+    """What an arm costs beside the reference."""
+    words = []
+    for key, name in (
+        ("parameters", "parameters"),
+        ("flops", "FLOPs"),
+        ("ms_1", "time at batch 1"),
+        ("peak_mb", "memory"),
+    ):
+        own, base = cost(grid, arm, key), cost(grid, str(grid.reference), key)
+        if own and base:
+            words.append(f"{own / base:.2f}x {name}")
+    return f"What {arm} costs beside {grid.reference}: {', '.join(words) or 'not measured'}."
+
+
+def _robustness(grid: GridResults, origin: Origin, out: Path) -> list[str]:
+    if not robustness.corruption_names(grid):
+        return []
+    lines = _section(robustness.robustness_table(grid, grid.primary, origin), out=out)
+    conflicts = robustness.conflict_table(grid, grid.primary, origin)
+    lines += _section(conflicts, out=out) if conflicts.rows else []
+    return lines + _figure("Error by severity", plots.robustness(grid, grid.primary, out / "robustness.png"))
+
+
+def _worst(grid: GridResults, judged: list[Judged], out: Path, say: Any) -> list[str]:
+    best = winner(judged)
+    fallback = analysis.fusions(grid)[:1]
+    arms = [*([grid.reference] if grid.reference else []), *([best.arm] if best else fallback)]
+    made, problems = pictures.worst_cases(grid, arms or grid.arms[:1], out)
+    for line in problems:
+        say(line)
+    lines = [line for path, text in made for line in _figure(f"Worst cases, {text}", path)]
+    return lines + [f"{line}\n" for line in problems]
+
+
+def _ceilings(grid: GridResults, out: Path) -> dict[str, Any] | None:
+    """What `mmkp ceilings` says, where the study asks for it and the lips are what it is about."""
+    path = out / CEILINGS
+    return json.loads(path.read_text()) if path.is_file() and grid.study.ceilings and grid.primary == "lips" else None
+
+
+def _section(*tables: Table, out: Path) -> list[str]:
+    lines = []
+    for table in tables:
+        table.write(out / "tables")
+        lines += [f"## {table.title}", "", table.markdown(), ""]
+    return lines
+
+
+def _figure(title: str, path: Path | None) -> list[str]:
+    return [] if path is None else [f"![{title}]({path.name})", ""]
+
+
+def _plain(judged: Judged) -> dict[str, Any]:
+    return {
+        "arm": judged.arm, "condition": judged.condition, "part": judged.part, "finding": str(judged.finding),
+        **vars(judged.found),
+    }  # fmt: skip

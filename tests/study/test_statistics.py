@@ -1,0 +1,148 @@
+"""Paired comparisons, Holm's correction, and the verdict in words, on results worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mmkp.study.statistics import Comparison, compare_family, holm, over_seeds
+from mmkp.study.verdict import Finding, Judged, find, sentence, verdict
+
+GROUPS = np.repeat([f"g{i}" for i in range(20)], 4)
+
+
+def errors(ratio: float, noise: float, seeds: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """A reference's errors and those of an arm `ratio` times as large on average, by seed and item."""
+    rng = np.random.default_rng(5)
+    base = rng.uniform(0.04, 0.06, (seeds, len(GROUPS)))
+    return base * ratio + rng.normal(0, noise, base.shape), base
+
+
+def test_holm_by_hand():
+    """Sorted .01 .02 .03 .04 times 4 3 2 1: .04 .06 .06 .04, and never below the one before."""
+    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.5, None, 0.6]) == [1.0, None, 1.0]
+    assert holm([]) == []
+
+
+def test_effect_sizes_by_hand():
+    """Five groups of one item: differences -1 -2 -3 -2 -2 have mean -2 and standard deviation sqrt(1/2)."""
+    base = np.array([[4.0, 5, 6, 5, 5]])
+    found = compare_family(np.array(list("abcde")), [(base - [1, 2, 3, 2, 2], base)])[0]
+    assert found.mean == 3.0
+    assert found.base == 5.0
+    assert found.ratio == pytest.approx(0.6)
+    assert found.difference == pytest.approx(-2.0)
+    assert found.dz == pytest.approx(-2 / np.sqrt(0.5))
+    assert (found.seeds_better, found.seeds) == (1, 1)
+    assert found.difference_ci95 is not None
+    assert -3 <= found.difference_ci95[0] < -2 < found.difference_ci95[1] <= -1
+
+
+def test_intervals_are_over_groups_not_items():
+    """Equal items within a group add nothing: the interval is that of 20 values."""
+    rng = np.random.default_rng(0)
+    base, change = rng.uniform(1, 2, 20), rng.normal(0, 0.1, 20)
+    few = compare_family(np.arange(20).astype(str), [((base + change)[None], base[None])])[0]
+    fourfold = [(np.repeat(base + change, 4)[None], np.repeat(base, 4)[None])]
+    many = compare_family(np.repeat(np.arange(20).astype(str), 4), fourfold)[0]
+    assert many.difference_ci95 == pytest.approx(few.difference_ci95)
+    assert many.p == few.p
+
+
+def test_the_correction_can_find_something_in_a_large_family():
+    """Of 60 tests, with 10,000 draws the least p after Holm would be 0.012: there are more draws."""
+    pairs = [errors(0.8, 0.001, 1)] * 60
+    assert max(c.p_holm or 1 for c in compare_family(GROUPS, pairs)) < 0.01
+
+
+def test_no_difference_is_not_found():
+    value, base = errors(1.0, 0.004)
+    found = compare_family(GROUPS, [(value, base)] * 3)
+    assert all(c.p_holm is not None and c.p_holm > 0.05 for c in found)
+
+
+def test_items_that_only_one_knows_are_left_out():
+    base = np.array([[1.0, 1, 1, 1, 1, 9]])
+    value = np.array([[2.0, 2, 2, 2, 2, np.nan]])
+    found = compare_family(np.array(list("abcdef")), [(value, base)])[0]
+    assert (found.ratio, found.groups) == (2.0, 5)
+    nothing = compare_family(np.array(list("abcdef")), [(value * np.nan, base)])[0]
+    assert nothing.ratio is None
+    assert "no item" in nothing.reason
+    assert over_seeds(np.array([[1.0, np.nan], [3.0, np.nan]])).tolist()[0] == 2.0
+
+
+def test_two_groups_have_no_interval_but_a_reason():
+    value, base = errors(0.5, 0.0001)
+    found = compare_family(np.where(np.arange(len(GROUPS)) < 40, "a", "b"), [(value, base)])[0]
+    assert found.ratio == pytest.approx(0.5, abs=0.01)
+    assert (found.ratio_ci95, found.p, found.p_holm) == (None, None, None)
+    assert found.reason == "2 groups; a test needs at least 5"
+
+
+@pytest.mark.parametrize(
+    ("ratio", "noise", "finding", "words"),
+    [
+        (0.8, 0.002, Finding.HELPS, "helps, 20 % less error"),
+        (0.98, 0.0002, Finding.HELPS, "may be smaller than matters"),
+        (1.3, 0.002, Finding.HARMS, "harms, 30 % more error"),
+        (1.0, 0.001, Finding.DOES_NOT, "does not help: a gain of 5 % or more is ruled out"),
+        (1.0, 0.05, Finding.CANNOT_TELL, "is possible"),
+    ],
+)
+def test_findings(ratio, noise, finding, words):
+    found = compare_family(GROUPS, [errors(ratio, noise)])[0]
+    assert find(found) is finding
+    said = sentence(Judged("gated", "covered", "lips", found, find(found)), "image")
+    assert words in said
+    assert f"ratio {found.ratio:.3f} [" in said
+    assert "of 3 seeds" in said
+
+
+def test_seeds_that_disagree_cannot_tell():
+    """Significant over the groups, but one of two seeds says the opposite."""
+    value, base = errors(0.9, 0.0001, 2)
+    value[1] = base[1] * 1.05
+    found = compare_family(GROUPS, [(value, base)])[0]
+    assert found.p_holm is not None
+    assert found.p_holm < 0.01
+    assert (found.seeds_better, find(found)) == (1, Finding.CANNOT_TELL)
+    assert "the seeds disagree" in sentence(Judged("a", "clear", "lips", found, find(found)), "image")
+
+
+def judged(arm: str, ratio: float, finding: Finding, condition: str = "covered", reason: str = "") -> Judged:
+    known = {} if reason else {"ratio_ci95": (ratio - 0.02, ratio + 0.02), "p": 0.001, "p_holm": 0.002}
+    found = Comparison(0.05 * ratio, 0.05, ratio, 2 if reason else 20, reason=reason, **known)
+    return Judged(arm, condition, "lips", found, finding)
+
+
+def test_the_verdict_says_yes_and_names_the_best():
+    rows = [judged("a", 0.9, Finding.HELPS), judged("b", 0.8, Finding.HELPS), judged("c", 1.2, Finding.HARMS)]
+    rows.append(judged("a", 1.0, Finding.DOES_NOT, "clear"))
+    lines = verdict(rows, "image")
+    assert lines[0] == "**covered, lips: yes, fusion helps, b most (of 3 fusions: 2 help, 1 harms).**"
+    assert [line.split(":")[0] for line in lines[1:4]] == ["- b", "- a", "- c"]
+    assert lines[4].startswith("**clear, lips: no, fusion does not help (of 1 fusion: 1 does not help)")
+
+
+@pytest.mark.parametrize(
+    ("findings", "answer"),
+    [
+        ([Finding.HARMS, Finding.HARMS], "no, fusion harms"),
+        ([Finding.DOES_NOT, Finding.HARMS], "no, fusion does not help"),
+        ([Finding.DOES_NOT, Finding.CANNOT_TELL], "no gain shown, and not ruled out either"),
+    ],
+)
+def test_the_verdict_when_the_answer_is_no(findings, answer):
+    rows = [judged(f"a{i}", 1.1, f) for i, f in enumerate(findings)]
+    assert f"lips: {answer} (" in verdict(rows, "image")[0]
+
+
+def test_the_verdict_cannot_tell_of_too_few_groups():
+    reason = "2 groups; a test needs at least 5"
+    lines = verdict([judged("a", 0.5, Finding.CANNOT_TELL, reason=reason)], "image")
+    assert "cannot tell, there are too few groups" in lines[0]
+    assert reason in lines[1]
+    assert "p =" not in lines[1]
+    assert "nothing to compare" in verdict([], "image")[0]

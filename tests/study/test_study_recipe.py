@@ -1,0 +1,148 @@
+"""Study files: what they resolve to, what a cell depends on, and every fault by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mmkp.data.corruptions import CORRUPTIONS
+from mmkp.errors import InputError
+from mmkp.study import plan as planning
+from mmkp.study.origin import command
+from mmkp.study.plan import _key
+from mmkp.study.recipe import load_study
+
+ROOT = Path(__file__).parents[2]
+STUDIES = sorted((ROOT / "recipes" / "studies").glob("*.yaml"))
+PRINTS = {"train": "a", "validation": "b", "test": "c"}
+
+
+def written(folder: Path, **changes: Any) -> Path:
+    """A study of two arms as a file."""
+    plain = {
+        "kind": "study", "name": "s", "recipe": str(ROOT / "recipes" / "quickstart.yaml"), "budget": {"steps": 6},
+        "arms": [{"name": "image", "modalities": ["image"]}, {"name": "gated", "fusion": {"name": "gated"}}],
+    }  # fmt: skip
+    path = folder / "s.yaml"
+    path.write_text(yaml.safe_dump({k: v for k, v in {**plain, **changes}.items() if v is not None}))
+    return path
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
+def test_a_shipped_study_loads_and_says_what_it_costs(path):
+    loaded = load_study(path)
+    assert loaded.study.name == path.stem
+    assert loaded.reference == "image"
+    names = {n for c in loaded.study.corruptions for n in c.names}
+    assert names <= set(CORRUPTIONS)
+    text = path.read_text()
+    assert all(word in text for word in ("# Command:", "# Cost:", "# Result:", path.name))
+
+
+def test_the_studies_that_are_shipped():
+    assert [p.stem for p in STUDIES] == ["grid", "talker", "toy"]
+    talker = load_study(ROOT / "recipes" / "studies" / "talker.yaml")
+    assert len(talker.study.arms) * len(talker.study.seeds) == 24
+    assert talker.classic == {"classic"}
+    assert talker.recipe("classic", 1, 1).data.options == talker.recipe("image", 1, 9).data.options
+
+
+def test_an_arm_is_the_base_recipe_with_its_changes(tmp_path):
+    path = written(tmp_path, changes={"training.batch_size": 4})
+    loaded = load_study(path, ["data.options.size=40", "budget.steps=9", "budget.checks=3"])
+    recipe: Any = loaded.recipe("image", 7, 9)
+    assert recipe.model.modalities == ("image",)
+    assert recipe.augment.drop_image == 0  # what a specialist lives on is never taken away
+    assert (recipe.training.seed, recipe.training.steps, recipe.training.batch_size) == (7, 9, 4)
+    assert recipe.training.warmup_steps == 1  # 80 of 1200, as a share of 9
+    assert recipe.training.evaluate_every == 3
+    assert recipe.data.options == {"size": 40}
+    other: Any = loaded.recipe("gated", 7, 9)
+    assert (other.model.fusion.name, other.augment.drop_image) == ("gated", 0.25)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"arms": [{"name": "image", "modalities": ["image"]}, {"name": "a", "fusion": {"name": "gatde"}}]}, "'gated'"),
+        ({"arms": [{"name": "a"}, {"name": "A"}]}, "'a' more than once"),
+        ({"arms": [{"name": "a"}, {"name": "b"}]}, "an arm of the image alone"),
+        ({"arms": [{"name": "a/b"}]}, "pattern"),
+        ({"arms": [{"name": "a", "fusio": {}}]}, "Did you mean 'fusion'"),
+        ({"arms": [{"name": "a", "recipe": "nothing.yaml"}]}, "none there"),
+        ({"arms": [{"name": "a", "changes": {"model.hiden_size": 8}}]}, "Did you mean 'hidden_size'"),
+        ({"arms": [{"name": "a", "changes": {"model.codec.name": "openpose"}}]}, "a codec of one person"),
+        ({"arms": [{"name": "a", "fusion": {"name": "gated", "level": "model"}}]}, "arm a fusion.level"),
+        ({"arms": [{"name": "a", "fusion": {"name": "product", "level": "model"},
+                    "changes": {"model.codec": {"name": "regression"}}}]}, "arm a fusion.name"),
+        ({"reference": "imag"}, "Did you mean 'image'"),
+        ({"budget": {}}, "steps or cpu_seconds, got neither"),
+        ({"budget": {"steps": 5, "cpu_seconds": 5}}, "got both"),
+        ({"budget": {"steps": 0}}, "greater than or equal to 1"),
+        ({"seeds": [1, 1]}, "each seed once"),
+        ({"corruptions": [{"names": ["blurr"]}]}, "Did you mean 'blur'"),
+        ({"corruptions": [{"names": ["blur"], "severities": [6]}]}, "less than or equal to 5"),
+        ({"corruptions": [{"names": ["blur"], "arms": ["gatd"]}]}, "Did you mean 'gated'"),
+        ({"evaluate": {"conditions": ["coverd"]}}, "Did you mean 'covered'"),
+        ({"evaluate": {"subsets": ["image+txt"]}}, "Did you mean 'image+text'"),
+        ({"evaluate": {"primary": {"prt": "lips"}}}, "Did you mean 'part'"),
+        ({"kind": None}, "kind: study"),
+        ({"recipe": "nothing.yaml"}, "none there"),
+        ({"name": None}, "expected a value, got none"),
+    ],
+)  # fmt: skip
+def test_a_fault_is_named(tmp_path, changes, words):
+    with pytest.raises(InputError) as caught:
+        load_study(written(tmp_path, **changes))
+    assert words in str(caught.value)
+
+
+def test_files_that_are_no_studies(tmp_path):
+    with pytest.raises(InputError, match="none there"):
+        load_study(tmp_path / "no.yaml")
+    (tmp_path / "list.yaml").write_text("- 1")
+    with pytest.raises(InputError, match="sections by name"):
+        load_study(tmp_path / "list.yaml")
+    with pytest.raises(InputError, match="a classic recipe"):
+        load_study(ROOT / "recipes" / "classic_hog_svm.yaml")
+
+
+def test_a_key_holds_what_a_result_depends_on_and_nothing_else(tmp_path):
+    def key(arm: str = "gated", seed: int = 0, prints: dict = PRINTS, **changes: Any) -> str:
+        return _key(load_study(written(tmp_path, **changes)), arm, seed, prints)
+
+    base = key()
+    assert base == key(changes={"training.log_every": 3, "training.threads": 2}, tuning="by hand", alpha=0.05)
+    assert base == key(data={"dataset": "talker:elsewhere"})  # the fingerprints tell what lies there
+    assert base == key(evaluate={"batch_size": 3, "primary": {"conditions": ["clear"]}})
+    others = [
+        key(seed=1), key("image"), key(prints={**PRINTS, "test": "d"}), key(budget={"steps": 7}),
+        key(changes={"model.hidden_size": 32}), key(evaluate={"conditions": ["clear"]}),
+        key(corruptions=[{"names": ["blur"]}]),
+    ]  # fmt: skip
+    assert len({base, *others}) == 8
+    assert base == key(corruptions=[{"names": ["blur"], "arms": ["image"]}])  # another arm's
+
+
+def test_a_command_does_not_say_where_things_lie(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = command(tmp_path / "a" / "s.yaml", ["data.dataset=grid:/home/me/grid", "budget.steps=3"])
+    assert said == "mmkp study a/s.yaml data.dataset=grid:PATH budget.steps=3"
+    assert command(Path("/elsewhere/s.yaml"), []) == "mmkp study s.yaml"
+
+
+def test_a_stale_cell_is_put_aside_not_written_over(tmp_path):
+    from mmkp.study.results import CellResults
+
+    cell = planning.Cell("a", 0, "new")
+    path = CellResults({"status": "done", "key": "old"}).save(tmp_path / "a-0.parquet")
+    assert planning.state(path, cell) == "stale"
+    assert planning.put_aside(path).name == "a-0-old.parquet"
+    assert planning.state(path, cell) == "open"
+    path.write_bytes(b"PAR1 cut off")
+    assert planning.state(path, cell) == "open"
+    CellResults({"status": "failed", "key": "new"}).save(path)
+    assert [planning.state(path, cell, retry) for retry in (False, True)] == ["failed", "open"]

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from mmkp.cli_data import data_app
-from mmkp.cli_finder import fit_finder
-from mmkp.cli_finetune import finetune
-from mmkp.cli_push import models, push
-from mmkp.cli_study import study
+from mmkp.commands.data import data_app
+from mmkp.commands.finder import fit_finder
+from mmkp.commands.finetune import finetune
+from mmkp.commands.push import models, push
+from mmkp.commands.study import study
 from mmkp.errors import InputError, MmkpError
 
 app = typer.Typer(

@@ -132,7 +132,7 @@ def spot(model: Any, processor: Any, image: UInt8[np.ndarray, "H W 3"], threshol
         scores.append(1 / (1 + np.exp(-chosen[0])))
     found = Found(np.concatenate(boxes), np.concatenate(scores))
     middles = found.boxes_xywh[:, :2] + found.boxes_xywh[:, 2:] / 2
-    inside = ((middles > -0.5) & (middles < np.array(image.shape[1::-1]) - 0.5)).all(1)
+    inside: Any = ((middles > -0.5) & (middles < np.array(image.shape[1::-1]) - 0.5)).all(1)
     return suppress(found.best(inside), MOST_SPOTS)
 
 

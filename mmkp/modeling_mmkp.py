@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -76,7 +76,7 @@ class MmkpPreTrainedModel(PreTrainedModel):
     config_class = MmkpConfig
     base_model_prefix = "mmkp"
     main_input_name = "pixel_values"
-    input_modalities = MODALITIES
+    input_modalities: ClassVar[list[str]] = list(MODALITIES)
     supports_gradient_checkpointing = False
 
     @classmethod
@@ -183,7 +183,8 @@ class MmkpForKeypointDetection(MmkpPreTrainedModel):
     def make_finder(self) -> Finder:
         """The part that finds faces, as the configuration describes it, without weights."""
         sizes = {k: v for k, v in self.config.finder.items() if k != "threshold"}
-        return Finder([lateral.in_channels for lateral in self.encoders["image"].neck.lateral], **sizes)
+        neck: Any = self.encoders["image"].neck
+        return Finder([lateral.in_channels for lateral in neck.lateral], **sizes)
 
     def forward(
         self,

@@ -14,8 +14,9 @@ from helpers import tiny_recipe
 from huggingface_hub import ModelCard
 from tiny_model import save_tiny
 
-from mmkp import InputError, card, cli_push
+from mmkp import InputError, card
 from mmkp.card_figures import minutes_of
+from mmkp.commands import push as push_commands
 from mmkp.evaluation.run import evaluate
 from mmkp.hub import load, packaged
 from mmkp.schema import load_schema
@@ -252,7 +253,7 @@ def test_models_lists_all_of_it(run, image_run, tmp_path, monkeypatch, capsys, c
         "wild": card.package(image_run, tmp_path / "wild", "research-only", "d", "l"),
     }
     monkeypatch.setattr("mmkp.loading.source.packaged", lambda: found)
-    cli_push.models()
+    push_commands.models()
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines[:-1])) <= int(columns)
     text = "\n".join(lines)

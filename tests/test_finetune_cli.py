@@ -16,7 +16,7 @@ from tiny_model import save_tiny
 from typer.testing import CliRunner
 
 from mmkp import hub
-from mmkp.cli_finetune import finetune
+from mmkp.commands.finetune import finetune
 from mmkp.errors import InputError
 from mmkp.finetune.run import check_out, load_base
 from mmkp.finetune.run import finetune as run_finetune

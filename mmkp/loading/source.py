@@ -1,4 +1,4 @@
-"""Where a model is: its packaged name, folder or Hub id -> a folder here that has been looked through (mmkp.loading.safety)."""
+"""Where a model is: packaged name, folder or Hub id -> a folder here that has been looked through (`safety`)."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mmkp import InputError
-from mmkp.cli_data import data_app
+from mmkp.commands.data import data_app
 from mmkp.data import open_dataset, open_table
 from mmkp.data.folder import read_folder
 from mmkp.data.rows import RowDataset

@@ -118,7 +118,8 @@ def fit_spotter(
             say(f"scenes {number + 1}/{plan.scenes}")
     known, wanted = torch.stack(features), torch.stack(targets).to(model.device)
     _measure(finder.norm, known)
-    nn.init.constant_(finder.spotter[-1].bias[:1], -math.log(99))
+    last: Any = finder.spotter[-1]
+    nn.init.constant_(last.bias[:1], -math.log(99))
 
     def loss_of(pick: Tensor) -> Tensor:
         return spot_loss(finder.spot(known[pick].float()), wanted[pick])

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from mmkp.commands.data import data_app
+from mmkp.commands.explain import explain
 from mmkp.commands.finder import fit_finder
 from mmkp.commands.finetune import finetune
 from mmkp.commands.push import models, push
@@ -21,6 +22,7 @@ app = typer.Typer(
     help="Multimodal keypoint detection: image, text and audio, fused.",
 )  # fmt: skip
 app.add_typer(data_app, name="data")
+app.command()(explain)
 app.command("fit-finder")(fit_finder)
 app.command()(finetune)
 app.command()(models)

@@ -29,6 +29,9 @@ EXTRAS = {
     },
     "talker": {"espeakng_loader": "speech for the embedded talker data"},
     "classic": {"sklearn": "the classic pipeline", "mahotas": "SURF"},
+    "lora": {"peft": "mmkp finetune finetune.mode=lora"},
+    "outputs": {"supervision": "mmkp.to_supervision"},
+    "explain": {"captum": "mmkp explain of one picture, text and sound"},
     "data": {"scipy": "MPII's .mat file", "h5py": "DeepLabCut's .h5 files"},
 }
 

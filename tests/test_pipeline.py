@@ -224,7 +224,7 @@ def test_threshold_and_top_k(pipe):
 def test_faces_are_found_where_no_box_is_given(monkeypatch):
     """The finder is not trained: what it spots at first is taken for faces, each in its own box."""
     monkeypatch.setattr(finding, "PASSES", 0)
-    model = tiny_model(finder={"threshold": 0.0, "channels": 8, "judge_channels": 4})
+    model = tiny_model(finder={"threshold": 0.0, "face_px": 32, "channels": 8, "judge_channels": 4, "judge_cells": 4})
     pipe = mmkp.pipeline(model, device="cpu")
     found = finding.find(model, pipe.processor, IMAGE, most=3)
     result = pipe(IMAGE, top_k=3)

@@ -51,7 +51,7 @@ def evaluate(
     for line in dataset.problems:
         say(f"{data}: {line}")
     chosen = _conditions(dataset, conditions)
-    key = _key(loaded, dataset, chosen)
+    key = key_of(loaded, dataset, chosen)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -117,7 +117,7 @@ def _conditions(dataset: KeypointDataset, asked: list[str] | None) -> list[str]:
     return asked or applies
 
 
-def _key(loaded: Loaded, dataset: KeypointDataset, conditions: list[str]) -> str:
+def key_of(loaded: Loaded, dataset: KeypointDataset, conditions: list[str]) -> str:
     parts = (
         PREDICT_VERSION,
         loaded.digest,

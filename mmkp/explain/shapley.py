@@ -12,7 +12,7 @@ from mmkp.errors import InputError
 MOST_PLAYERS = 16  # 65,536 subsets
 
 
-def shapley_values(values: Float[np.ndarray, "subsets *items"]) -> Float[np.ndarray, "players *items"]:
+def shapley_values(values: Float[np.ndarray, " subsets *items"]) -> Float[np.ndarray, " players *items"]:
     """The Shapley values of many games at once.
 
         phi_i = sum_{S without i} |S|! (M - |S| - 1)! / M! (v(S + i) - v(S))
@@ -30,7 +30,7 @@ def shapley_values(values: Float[np.ndarray, "subsets *items"]) -> Float[np.ndar
     Source: Shapley, A Value for n-Person Games, 1953, equation 13.
     """
     players = len(values).bit_length() - 1
-    if len(values) != 1 << players or not 1 <= players <= MOST_PLAYERS:
+    if not 1 <= players <= MOST_PLAYERS or len(values) != 1 << players:
         raise InputError("shapley_values", expected=f"2^M rows, M from 1 to {MOST_PLAYERS}", got=f"{len(values)} rows")
     return np.tensordot(_weights(players), values.astype(np.float64), axes=1)
 

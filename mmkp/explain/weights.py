@@ -16,7 +16,7 @@ from mmkp.codecs.simcc import SimccCodec
 from mmkp.data.augment import AugmentConfig
 from mmkp.data.collate import Collator
 from mmkp.data.corrupt import CONDITIONS
-from mmkp.data.sample import KeypointDataset
+from mmkp.data.sample import MODALITIES, KeypointDataset, Sample
 from mmkp.evaluation.score import GroupBootstrap
 from mmkp.explain.modalities import point_groups
 from mmkp.fusion.gated import GatedFusion
@@ -25,12 +25,6 @@ from mmkp.hub import Loaded
 from mmkp.modeling_mmkp import Encoded, MmkpForKeypointDetection
 
 Shares = dict[str, Float[Tensor, "B M K"]]
-WORDS = {
-    "weights": "weight of each modality in the rule; the same for every item that has all modalities",
-    "gates": "share that the gate lets through of each modality, where the keypoints of the group lie; they sum to 1",
-    "precision": "precision of each expert, 1 / px^2 of the network's input: 1 over the mean variance along x and y",
-    "share": "each expert's share of the sum of the precisions: its weight in a product of Gaussians",
-}
 
 
 def gate_shares(model: MmkpForKeypointDetection, encoded: Encoded) -> Shares:
@@ -90,7 +84,7 @@ def reader_of(model: MmkpForKeypointDetection) -> Callable[[MmkpForKeypointDetec
 def fusion_weights(
     loaded: Loaded, dataset: KeypointDataset, conditions: Sequence[str], batch_size: int = 32, progress: Any = iter
 ) -> dict[str, Any]:
-    """What the fusion does, where it says so: all modalities given, by condition and group of keypoints.
+    """What the fusion does, where it says so: by condition and group of keypoints, on items with all modalities.
 
     Args:
         conditions: from mmkp.data.corrupt.CONDITIONS; an item to which one does not apply has no say in it.
@@ -102,57 +96,52 @@ def fusion_weights(
     """
     model, fusion = loaded.model, loaded.model.fusion
     made: dict[str, Any] = {"name": model.config.fusion["name"], "level": model.config.fusion["level"]}
-    reader = reader_of(model)
     if isinstance(fusion, FusionRule):
         weights = fusion.weights(torch.ones(1, len(model.modalities), dtype=torch.bool, device=model.device))[0]
         made["weights"] = {m: round(float(w), 6) for m, w in zip(model.modalities, weights, strict=True)}
+    reader = reader_of(model)
     if reader is None:
         return made
-    groups = point_groups(model.schema)
-    names, rows = [], []
-    wanted = range(len(dataset))
-    for batch in progress([wanted[i : i + batch_size] for i in range(0, len(dataset), batch_size)]):
-        samples = [dataset[i] for i in batch]
-        names += [s.group for s in samples]
-        rows.append({c: _read_batch(loaded, samples, c, reader, groups) for c in conditions})
-    draws = GroupBootstrap(np.array(names))
-    made["items"] = {
-        quantity: {
-            c: {
-                g: _by_modality(np.concatenate([r[c][quantity][g] for r in rows]), model.modalities, draws)
-                for g in groups
-            }
-            for c in conditions
-        }
-        for quantity in rows[0][conditions[0]]
-    }
-    return made
-
-
-def _by_modality(
-    values: Float[np.ndarray, "N M"], modalities: Sequence[str], draws: GroupBootstrap
-) -> dict[str, dict[str, Any]]:
-    return {m: draws.interval(column) for m, column in zip(modalities, values.T, strict=True)}
+    items: dict[str, Any] = {}
+    for condition in conditions:
+        names, found = _read(loaded, dataset, condition, reader, batch_size, progress)
+        if not len(names):
+            continue  # no item has all modalities under this condition
+        draws = GroupBootstrap(names)
+        for quantity, values in found.items():
+            items.setdefault(quantity, {})[condition] = {
+                group: {m: draws.interval(values[:, i, points].mean(-1)) for i, m in enumerate(model.modalities)}
+                for group, points in point_groups(model.schema).items()
+            }  # fmt: skip
+    return {**made, "items": items}
 
 
 @torch.inference_mode()
-def _read_batch(
-    loaded: Loaded, samples: list, condition: str, reader: Callable, groups: dict[str, np.ndarray]
-) -> dict[str, dict[str, np.ndarray]]:
-    """quantity -> group -> (B, M), NaN for an item to which the condition does not apply or that lacks a modality."""
-    model = loaded.model
-    changed = [CONDITIONS[condition](s) for s in samples]
+def _read(
+    loaded: Loaded, dataset: KeypointDataset, condition: str, reader: Callable, batch_size: int, progress: Any
+) -> tuple[np.ndarray, dict[str, Float[np.ndarray, "N M K"]]]:
+    """The group of every item that has a say, and its shares by quantity."""
+    model, change = loaded.model, CONDITIONS[condition]
+    needs = [MODALITIES.index(m) for m in model.modalities]
     collate = Collator(loaded.processor, model.schema, AugmentConfig.off(), seed=0, modalities=model.modalities)
-    batch: Any = collate([((0, i), c or s) for i, (s, c) in enumerate(zip(samples, changed, strict=True))])
+    names: list[str] = []
+    found: dict[str, list[np.ndarray]] = {}
+    wanted = range(len(dataset))
+    for indices in progress([wanted[i : i + batch_size] for i in range(0, len(dataset), batch_size)]):
+        changed = [change(dataset[i]) for i in indices]
+        samples = [s for s in changed if s is not None and all(s.present[i] for i in needs)]
+        if samples:
+            names += [s.group for s in samples]
+            for quantity, values in reader(model, _encode(model, collate, samples)).items():
+                found.setdefault(quantity, []).append(values.float().cpu().numpy())
+    return np.array(names), {q: np.concatenate(v) for q, v in found.items()}
+
+
+def _encode(model: MmkpForKeypointDetection, collate: Collator, samples: list[Sample]) -> Encoded:
+    batch: Any = collate([((0, i), s) for i, s in enumerate(samples)])
     batch = {k: v.to(model.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
     inputs = {
         "image": (batch.get("pixel_values"),), "text": (batch.get("input_ids"), batch.get("attention_mask")),
         "audio": (batch.get("input_features"), batch.get("input_features_mask")),
     }  # fmt: skip
-    encoded = model.encode(inputs, batch["modality_mask"])
-    whole = encoded.present.all(1).cpu().numpy() & np.array([c is not None for c in changed])
-    found = {}
-    for quantity, values in reader(model, encoded).items():
-        plain = np.where(whole[:, None, None], values.float().cpu().numpy(), np.nan)
-        found[quantity] = {group: plain[:, :, points].mean(-1) for group, points in groups.items()}
-    return found
+    return model.encode(inputs, batch["modality_mask"])

@@ -54,14 +54,22 @@ def toy(path: Path, grid_root: Path) -> dict:
     """The recipe at 64 px, tiny width, four steps; its data, made small."""
     plain = load_recipe(path).model_dump(mode="json")
     name = plain["data"]["dataset"].partition(":")[0]
-    if name in ("coco", "mpii", "folder"):  # the readers have tests of their own; here it is the model that is tried
+    if name in (
+        "coco",
+        "mpii",
+        "folder",
+        "csv",
+    ):  # the readers have tests of their own; here it is the model that is tried
         plain["data"]["dataset"] = name = "talker"
     elif name == "people":
         plain["data"]["dataset"] = name = "crowd"
-    if name in ("talker", "crowd") and importlib.util.find_spec("espeakng_loader") is None:
+    if name in ("talker", "crowd", "mix") and importlib.util.find_spec("espeakng_loader") is None:
         pytest.skip("needs the extra `talker` (pip install 'mmkp[talker]')")
     if name == "grid":
         plain["data"]["dataset"] = f"grid:{grid_root}"
+    elif name == "mix":
+        drawn = {"dataset": "talker", "options": {"size": 64, "n": 16}}
+        plain["data"]["options"] = {"parts": {"drawn": drawn, "grid": {"dataset": f"grid:{grid_root}", "share": 0.5}}}
     else:
         plain["data"]["options"] = {"size": 64, "n": 16}
         plain["data"]["train_options"] = {}
@@ -72,7 +80,7 @@ def toy(path: Path, grid_root: Path) -> dict:
         image["weights"] = "none"
         image["backbone"] = "hrnet_w18_small" if image["backbone"].startswith("hrnet") else "mobilenetv3_small_050"
     plain["training"] |= {"steps": 4, "batch_size": 4, "evaluate_every": 2, "warmup_steps": 1, "threads": 1}
-    plain["training"] |= {"workers": 0}
+    plain["training"] |= {"workers": 0, "start_from": None}
     return plain
 
 

@@ -37,7 +37,9 @@ def overrides(data: str, arm: str, seed: int, steps: int) -> list[str]:
     """What a cell changes in the recipe."""
     made = [f"data.dataset={data}", f"training.seed={seed}", f"training.steps={steps}", "training.threads=1"]
     made += [f"training.evaluate_every={max(1, -(-steps // 6))}", f"training.warmup_steps={max(1, steps // 12)}"]
-    return made if arm == "fused" else [*made, f"model.modalities=[{arm.replace('+', ', ')}]", *ALONE]
+    if arm == "fused":
+        return made
+    return [*made, f"model.modalities=[{arm.replace('+', ', ')}]", f"data.validation_subsets=[{arm}]", *ALONE]
 
 
 def cell(data: str, arm: str, seed: int, cpu_seconds: float, folder: Path) -> dict[str, Any]:

@@ -78,12 +78,17 @@ class ModelSection(Section):
 
 
 class DataSection(Section):
-    """The data: `dataset` is NAME or NAME:PATH; options go to the dataset, train_options to its train split alone."""
+    """The data: `dataset` is NAME or NAME:PATH; options go to the dataset, train_options to its train split alone.
+
+    validation_subsets: the subsets of the modalities, such as `image+audio`, by whose mean error the best checkpoint is
+    chosen; all of the model's without. A specialist that never misses a modality is to be judged by that one alone.
+    """
 
     dataset: str
     options: dict[str, Any] = {}
     train_options: dict[str, Any] = {}
     validation_samples: Annotated[int, Field(ge=1)] = 400
+    validation_subsets: tuple[str, ...] = ()
 
 
 class TrainingSection(Section):

@@ -42,6 +42,20 @@ def same(a, b):
     return [k for k in a if not torch.equal(a[k], b[k])]
 
 
+def test_the_best_checkpoint_is_chosen_by_the_subsets_asked_for(grid_root, tmp_path):
+    recipe = tiny_recipe(grid_root, steps=2)
+    asked = recipe.model_copy(update={"data": recipe.data.model_copy(update={"validation_subsets": ("image+audio",)})})
+    folder = train(asked, tmp_path / "run")
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    found = rows[-1]["validation"]
+    assert {subset for row in found["cells"].values() for subset in row} == {"image+audio"}
+    cells = [row["image+audio"]["nme"] for row in found["cells"].values()]
+    assert found["nme"] == pytest.approx(sum(cells) / len(cells))
+    wrong = asked.model_copy(update={"data": recipe.data.model_copy(update={"validation_subsets": ("audio+image",)})})
+    with pytest.raises(InputError, match="validation_subsets"):
+        train(wrong, tmp_path / "wrong")
+
+
 def test_a_run_leaves_everything_needed_to_use_and_repeat_it(finished):
     names = {p.name for p in finished.iterdir()}
     assert {

@@ -8,10 +8,10 @@ import numpy as np
 
 from mmkp import metrics
 from mmkp.data.corrupt import conditions_of
-from mmkp.errors import InputError
+from mmkp.errors import InputError, choose
 from mmkp.evaluation.instance_scores import summarize_people
 from mmkp.evaluation.instances import predict_people
-from mmkp.evaluation.predict import predict_dataset
+from mmkp.evaluation.predict import all_subsets, predict_dataset
 from mmkp.evaluation.predictions import Predictions
 from mmkp.recipe import Recipe
 from mmkp.training.build import Parts
@@ -21,7 +21,7 @@ class Validator:
     """Scores a model on up to `data.validation_samples` items, evenly spread over the validation split.
 
     The score by which the best checkpoint is chosen is the mean NME over the conditions clear and covered (where it
-    applies) and all subsets of the model's modalities.
+    applies) and the recipe's `data.validation_subsets`, all of the model's without.
     """
 
     def __init__(self, parts: Parts, recipe: Recipe) -> None:
@@ -29,6 +29,9 @@ class Validator:
         count = len(parts.validation_set)
         wanted = min(count, recipe.data.validation_samples)
         self.indices = np.unique(np.linspace(0, count - 1, wanted).round().astype(int)).tolist()
+        known = all_subsets(parts.model.modalities)
+        self.subsets = [str(choose("data.validation_subsets", s, {k: k for k in known})) for s in
+                        recipe.data.validation_subsets] or known  # fmt: skip
         applies = conditions_of(parts.validation_set)
         self.conditions = [c for c in ("clear", "covered") if c in applies]
 
@@ -37,7 +40,7 @@ class Validator:
         if getattr(model, "finds_people", False):
             return self._summed(self._people(model))
         made = predict_dataset(
-            model, self.parts.processor, self.parts.validation_set, self.conditions, indices=self.indices
+            model, self.parts.processor, self.parts.validation_set, self.conditions, self.subsets, self.indices
         )
         return self._summed(self._cells(made))
 

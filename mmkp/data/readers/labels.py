@@ -27,6 +27,18 @@ def numbers(value: Any, what: str) -> Float64[np.ndarray, N]:
     return array.astype(np.float64).reshape(-1)
 
 
+def scalars(values: list[Any], what: str) -> Float64[np.ndarray, N]:
+    """One number for each value.
+
+    Raises:
+        RowFault: `not a number`, a list in a number's place too.
+    """
+    found = numbers(values, what)
+    if len(found) != len(values) or any(np.ndim(v) for v in values):
+        raise RowFault("not a number", f"expected {len(values)} number(s) in {what}, got {str(values)[:40]}")
+    return found
+
+
 def on_a_picture(points_xy: Float64[np.ndarray, "N 2"]) -> Bool[np.ndarray, N]:
     """Which points have coordinates that some picture could have."""
     return (np.abs(points_xy) < _FARTHEST_PX).all(-1)  # NaN is not below
@@ -61,7 +73,7 @@ def centre_box(
         lower: how far below the centre its middle lies, px times scale.
     """
     try:
-        size = numbers([scale], "scale")[0]
+        size = scalars([scale], "scale")[0]
         middle, side = numbers(centre, "center") - origin, margin * 200 * size
     except RowFault:
         return None

@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 
 from mmkp.data.paths import PathFault
-from mmkp.data.readers.labels import numbers, usable_box
+from mmkp.data.readers.labels import scalars, usable_box
 from mmkp.data.readers.lines import UNLABELLED, Collector, Place, check_option
 from mmkp.data.readers.naming import chosen_schema, natural
 from mmkp.data.readers.objects import LabelledObject, NamedPoint, add_rows, share_out
@@ -157,8 +157,8 @@ def _scaled(entry: dict[str, Any], *names: str) -> list[float]:
     """
     if entry.get("image_rotation"):
         raise RowFault("bad row", f"image_rotation {entry['image_rotation']}: turn the picture itself, then export")
-    sizes = numbers([entry.get("original_width"), entry.get("original_height")], "original_width, original_height")
-    percent = numbers([entry["value"].get(name) for name in names], ", ".join(names))
+    sizes = scalars([entry.get("original_width"), entry.get("original_height")], "original_width, original_height")
+    percent = scalars([entry["value"].get(name) for name in names], ", ".join(names))
     if len(sizes) != 2 or len(percent) != len(names):
         raise RowFault("not a number", "expected one number each, got lists")
     if not (np.isfinite(sizes).all() and min(sizes) > 0):
@@ -169,7 +169,7 @@ def _scaled(entry: dict[str, Any], *names: str) -> list[float]:
 def _box(entry: dict[str, Any]) -> np.ndarray | None:
     """xywh px; a turned rectangle's, which turns clockwise about its top left corner, is what holds it."""
     x, y, width, height = _scaled(entry, "x", "y", "width", "height")
-    degrees = numbers([entry["value"].get("rotation") or 0], "rotation")[0]
+    degrees = scalars([entry["value"].get("rotation") or 0], "rotation")[0]
     if not np.isfinite(degrees):
         raise RowFault("bad box", f"expected a rotation in degrees, got {degrees}")
     turn = math.radians(degrees)

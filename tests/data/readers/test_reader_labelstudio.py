@@ -16,7 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mmkp.data import open_table
@@ -153,6 +153,7 @@ PLACES = [
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(junk=JUNK, place=st.sampled_from(PLACES))
+@example(junk=[[]], place=("annotations", 0, "result", 1, "value", "rotation"))
 def test_junk_in_any_field_leaves_the_good_task(tmp_path, junk, place):
     bad = json.loads(json.dumps(task([point(1, 1, "left_eye"), rectangle("r", 0, 0, 50, 50)])))
     spot: Any = bad

@@ -52,3 +52,19 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def mmkp(capsys, monkeypatch):
+    """Run the command line in this process: exit code, what it printed, what it complained."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        from mmkp import cli
+
+        monkeypatch.setattr(sys, "argv", ["mmkp", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        printed = capsys.readouterr()
+        return int(stop.value.code or 0), printed.out, printed.err
+
+    return run

@@ -15,22 +15,6 @@ import soundfile
 import yaml
 from helpers import tiny_recipe
 
-from mmkp import cli
-
-
-@pytest.fixture
-def mmkp(capsys, monkeypatch):
-    """Run the command line in this process: exit code, what it printed, what it complained."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mmkp", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        printed = capsys.readouterr()
-        return int(stop.value.code or 0), printed.out, printed.err
-
-    return run
-
 
 @pytest.fixture(scope="module")
 def recipe_file(grid_root, tmp_path_factory) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from mmkp import cli, finding, geometry
+from mmkp import finding, geometry
 from mmkp.configuration_mmkp import MmkpConfig
 from mmkp.data.face import face_box
 from mmkp.data.talker.mouth import MouthState, landmarks
@@ -258,20 +257,6 @@ def test_no_faces_to_fit_on():
     model, processor = tiny_model()
     with pytest.raises(InputError, match="training pictures with the eyes labelled"):
         fit(model, processor, [], [])
-
-
-@pytest.fixture
-def mmkp(capsys, monkeypatch):
-    """Run the command line in this process: exit code, what it printed, what it complained."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mmkp", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        printed = capsys.readouterr()
-        return int(stop.value.code or 0), printed.out, printed.err
-
-    return run
 
 
 def test_predict_gives_every_face_its_points(finder, scene, mmkp, tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import sys
 
 import numpy as np
 import pytest
@@ -13,26 +12,11 @@ import soundfile
 from broken import good_folder, good_record, jpeg, picture, table_of, tone, write_folder
 from PIL import Image
 
-from mmkp import cli
 from mmkp.data.check import check
 from mmkp.data.check.labels import outside
 from mmkp.data.check.probe import heard_of, probe, probe_image
 from mmkp.data.io import read_image
 from mmkp.errors import InputError
-
-
-@pytest.fixture
-def mmkp(capsys, monkeypatch):
-    """Run the command line in this process: exit code, what it printed, what it complained."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mmkp", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        printed = capsys.readouterr()
-        return int(stop.value.code or 0), printed.out, printed.err
-
-    return run
 
 
 def findings(folder, **options) -> list[tuple[int, str]]:

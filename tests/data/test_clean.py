@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from broken import FACE5, Record, good_folder, jpeg, write_folder
-from test_check import mmkp  # noqa: F401
 
 from mmkp.data import open_table
 from mmkp.data.check import check

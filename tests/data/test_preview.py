@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from broken import FACE5, good_folder, picture, tone, write_folder
 from PIL import Image
-from test_check import mmkp  # noqa: F401
 
 from mmkp.data.folder import read_folder
 from mmkp.data.preview import LEFT, PALE, RIGHT, SIDE, item, preview, sides, spectrogram, wrapped

@@ -136,7 +136,7 @@ def test_never_over_something_and_nothing_half_written(tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-def test_the_command_prints_a_summary_and_refuses_datasets_without_rows(tmp_path, mmkp):  # noqa: F811
+def test_the_command_prints_a_summary_and_refuses_datasets_without_rows(tmp_path, mmkp):
     folder, records = good_folder(tmp_path / "data", 3)
     (folder / "0002.jpg").write_bytes(b"")
     code, out, _ = mmkp("data", "clean", folder, "--out", tmp_path / "out")

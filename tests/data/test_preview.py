@@ -81,7 +81,7 @@ def test_sides_come_from_names_or_from_the_order_of_the_others():
     assert sides(load_schema("coco17"))[[1, 2, 0]].tolist() == [-1, 1, 0]
 
 
-def test_items_are_spread_over_the_split_and_over_sheets(tmp_path, mmkp):  # noqa: F811
+def test_items_are_spread_over_the_split_and_over_sheets(tmp_path, mmkp):
     folder, records = good_folder(tmp_path / "data", 30)
     for i, record in enumerate(records):
         record["split"] = "test" if i < 2 else "train"
@@ -102,7 +102,7 @@ def test_undecodable_pictures_are_absent_in_a_preview(tmp_path):
     assert preview(str(folder), tmp_path / "out")[0].is_file()
 
 
-def test_convert_and_export_write_what_can_be_read_back(tmp_path, mmkp):  # noqa: F811
+def test_convert_and_export_write_what_can_be_read_back(tmp_path, mmkp):
     folder, _ = good_folder(tmp_path / "data", 2)
     Image.fromarray(picture(1)).save(folder / "0000.jpg")
     for to in ("folder", "coco", "parquet"):

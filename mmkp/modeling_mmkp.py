@@ -281,13 +281,21 @@ class MmkpForKeypointDetection(MmkpPreTrainedModel):
 
     def detect(self, encoded: Encoded) -> Detected:
         """Lift, fuse and read. Cheap beside `encode`."""
+        return self._fuse(encoded, self._before_fusion(encoded), encoded.present)
+
+    def _before_fusion(self, encoded: Encoded) -> dict[str, Any]:
+        """What each modality says by itself, whoever is present beside it: its grid, or at model level its heads'."""
         grids = self.lift(encoded)
+        return {m: self._read(m, grid) for m, grid in grids.items()} if self.at_model_level else grids
+
+    def _fuse(self, encoded: Encoded, said: dict[str, Any], present: Bool[Tensor, "B M"]) -> Detected:
+        """Join what the modalities that are present say."""
         if self.at_model_level:
-            return self._join({m: self._read(m, grid) for m, grid in grids.items()}, encoded.present)
+            return self._join(said, present)
         if getattr(self.fusion, "uses_tokens", False):
-            grid = self.fusion(grids, encoded.present, encoded.tokens, encoded.masks, self.config.grid_hw)
+            grid = self.fusion(said, present, encoded.tokens, encoded.masks, self.config.grid_hw)
         else:
-            grid = self.fusion(grids, encoded.present)
+            grid = self.fusion(said, present)
         return self._read("joint", grid)
 
     def _over_subsets(
@@ -295,9 +303,9 @@ class MmkpForKeypointDetection(MmkpPreTrainedModel):
     ) -> tuple[Detected, Float[Tensor, " B"]]:
         """What is detected from the last subset, and every item's loss, the mean over the subsets."""
         chosen = subset_mask[..., [MODALITIES.index(m) for m in self.modalities]].to(encoded.present.device)
-        values = []
+        said, values = self._before_fusion(encoded), []
         for mask, sees in zip(chosen.unbind(1), subset_mask[..., 0].to(labels.device).unbind(1), strict=True):
-            detected = self.detect(Encoded(encoded.tokens, encoded.masks, encoded.present & mask))
+            detected = self._fuse(encoded, said, encoded.present & mask)
             target = labels
             if blind_targets is not None:
                 target = torch.where(sees.view(-1, *[1] * (labels.ndim - 1)), labels, blind_targets)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,8 @@ def labels_of(cells, data) -> np.ndarray:  # noqa: ANN001 - the peers' modules a
 
     said = np.stack([cells.peer("mediapipe", data, View(margin, side)) for margin, side in VIEWS_MARGIN_PX])
     found = np.isfinite(said).all((2, 3)).sum(0)
-    with np.errstate(invalid="ignore"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a face that no view found stays NaN
         middle = np.nanmedian(said, axis=0)
         apart = np.nanmean(np.linalg.norm(said - middle, axis=-1), axis=(0, 2))
         across = np.linalg.norm(middle[:, 45] - middle[:, 36], axis=-1)
@@ -59,15 +61,16 @@ def main() -> int:
     try:
         cells = Cells(options.out / "cells", options.peers)
         cells.check()
+        files = {path.stem: path.name for path in (source / "images").iterdir()}
         for name, splits in FILES.items():
-            rows = []
+            rows: list[list] = []
             for split in splits:
                 data = open_dataset(options.data, split)
                 held = Material(f"{data.fingerprint} {split} 1", [data[i] for i in range(len(data))])
                 points = labels_of(cells, held)
                 known = np.isfinite(points).all((1, 2))
-                kinds = {s.id: xy for s, xy, ok in zip(held.samples, points, known, strict=True) if ok}
-                rows += [[Path(i).name, *np.round(xy, 2).ravel().tolist()] for i, xy in kinds.items()]
+                for sample, xy in zip(np.array(held.samples, object)[known], points[known], strict=True):
+                    rows.append([files[sample.id], *np.round(xy, 2).ravel().tolist()])
                 print(f"{split}: {known.sum()} of {len(known)} faces kept, "
                       f"{len(set(held.groups[known]))} of {len(set(held.groups))} people", flush=True)  # fmt: skip
             write(options.out / name, rows)

@@ -19,7 +19,7 @@ from mmkp.finetune.compare import compare
 from mmkp.finetune.divided import divide
 from mmkp.finetune.look import DataFacts
 from mmkp.finetune.options import FinetuneOptions, split_overrides
-from mmkp.finetune.plan import choose_mode, make_plan, merge
+from mmkp.finetune.plan import baseline_recipes, choose_mode, make_plan, merge
 from mmkp.hub import Loaded
 from mmkp.modeling_mmkp import MmkpForKeypointDetection
 from mmkp.processing_mmkp import make_processor
@@ -137,11 +137,28 @@ def test_the_network_stays_the_checkpoints_and_modalities_that_data_lacks_stay_u
 def test_the_baseline_is_the_same_network_without_the_checkpoint(base):
     plan = make_plan(facts(12), base, FinetuneOptions(), {"training": {"steps": 10}})
     assert plan.recipe.training.freeze == ("image", "text", "audio", "fusion")
-    assert plan.scratch.training.start_from is None
-    assert plan.scratch.training.freeze == ()
-    assert plan.scratch.training.steps == 10
-    assert plan.scratch.augment == plan.recipe.augment
-    assert "at random" in plan.scratch_note
+    scratch = plan.baselines["scratch"]
+    assert scratch.training.start_from is None
+    assert scratch.training.freeze == ()
+    assert scratch.training.steps == 10
+    assert scratch.augment == plan.recipe.augment
+    assert plan.notes == {"scratch": "all weights at random"}  # this checkpoint began at random, it has no parents
+
+
+def test_a_checkpoint_that_began_from_other_weights_is_compared_with_these_too(base, monkeypatch):
+    config = copy.deepcopy(base.model.config)
+    config.image_config.weights = "package:efficientnet-lite0"
+    recipe = make_plan(facts(40), base, FinetuneOptions(), {"training": {"steps": 10}}).recipe
+    recipes, notes = baseline_recipes(recipe, config, FinetuneOptions())
+    assert recipes["parents"].model.image.weights == "package:efficientnet-lite0"
+    assert recipes["scratch"].model.image.weights == "none"
+    assert recipes["parents"].training.start_from is None
+    assert "image encoder from package:efficientnet-lite0" in notes["parents"]
+    assert set(baseline_recipes(recipe, config, FinetuneOptions(baselines=("scratch",)))[0]) == {"scratch"}
+    monkeypatch.setattr("mmkp.finetune.plan._installed", lambda weights: False)
+    recipes, notes = baseline_recipes(recipe, config, FinetuneOptions())
+    assert set(recipes) == {"scratch"}
+    assert notes["parents"] == "left out: package:efficientnet-lite0, for image, is not installed"
 
 
 def test_steps_fit_the_minutes(base):
@@ -161,7 +178,7 @@ def test_steps_fit_the_minutes(base):
         (["finetune.modes=head"], "Did you mean 'mode'"),
         (["training.start_from=x"], "--model to say it"),
         (["data.dataset=x"], "first argument"),
-        (["finetune.baselines=[best]"], "'mean_shape', 'scratch' or 'unchanged'"),
+        (["finetune.baselines=[best]"], "'mean_shape', 'scratch', 'parents' or 'unchanged'"),
         (["finetune=3"], "finetune: expected"),
     ],
 )

@@ -20,7 +20,8 @@ def finetune(
     """Fine-tune a checkpoint on your data, whatever its keypoints, and measure it beside baselines.
 
     Learning rate, steps, batch and augmentation are chosen for the number of labelled items, and each choice is printed
-    with its reason. Baselines: the mean shape, and the same network from scratch on the same budget.
+    with its reason. Baselines: the mean shape, and on the same budget the same network from scratch and from what the
+    checkpoint once began from.
     """
     from mmkp.cli import _quiet_transformers, _say
     from mmkp.finetune.run import finetune as run

@@ -10,6 +10,7 @@ from mmkp.errors import InputError, nearest
 from mmkp.recipe import Section, parse_overrides
 
 Mode = Literal["auto", "head", "lora", "full"]
+Baseline = Literal["mean_shape", "scratch", "parents", "unchanged"]
 
 
 class FinetuneOptions(Section):
@@ -17,13 +18,15 @@ class FinetuneOptions(Section):
 
     mode: `head` trains fusion and head; `lora` also low-rank adapters in the encoders; `full` everything. minutes: of
     training in all, the networks among the baselines included; steps are chosen to fit. baselines: what is measured
-    beside the result on the same items, in this order.
+    beside the result on the same items: `mean_shape`; `scratch`, the same network with all weights at random;
+    `parents`, the same network from what the checkpoint once began from (ImageNet's weights); `unchanged`, the
+    checkpoint itself where it has the data's keypoints.
     """
 
     mode: Mode = "auto"
     minutes: Annotated[float, Field(gt=0)] = 4.0
     lora_rank: Annotated[int, Field(ge=1)] = 8
-    baselines: tuple[Literal["mean_shape", "scratch", "unchanged"], ...] = ("mean_shape", "scratch", "unchanged")
+    baselines: tuple[Baseline, ...] = ("mean_shape", "scratch", "parents", "unchanged")
 
 
 def split_overrides(overrides: list[str]) -> tuple[FinetuneOptions, dict[str, Any]]:

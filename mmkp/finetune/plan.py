@@ -37,15 +37,16 @@ class Plan:
 
     Attributes:
         recipe: of the fine-tuning.
-        scratch: the same network without the checkpoint.
+        baselines: name -> the same network without the checkpoint: `scratch`, all of it at random; `parents`, from
+            what the checkpoint once began from.
         reasons: key of the recipe -> why it has its value.
-        scratch_note: what the network from scratch starts from.
+        notes: baseline -> what it starts from, or why it is not there.
     """
 
     recipe: Recipe
-    scratch: Recipe
+    baselines: dict[str, Recipe] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
-    scratch_note: str = ""
+    notes: dict[str, str] = field(default_factory=dict)
 
     def lines(self) -> Iterator[str]:
         """For people: each choice, its value and its reason."""
@@ -89,10 +90,10 @@ def make_plan(data: DataFacts, loaded: Loaded, options: FinetuneOptions, asked: 
     if "steps" not in (asked.get("training") or {}):
         recipe = fit_steps(recipe, loaded, options, reasons)
     recipe = spread(recipe, asked, reasons, data)
-    scratch, note = scratch_recipe(recipe, config)
+    baselines, notes = baseline_recipes(recipe, config, options)
     for key in [k for k in reasons if _is_asked(asked, k)]:
         reasons[key] = "as asked"
-    return Plan(recipe, scratch, reasons, note)
+    return Plan(recipe, baselines, reasons, notes)
 
 
 def choose_mode(data: DataFacts, options: FinetuneOptions) -> tuple[str, str]:
@@ -163,7 +164,7 @@ def training_section(
 
 def fit_steps(recipe: Recipe, loaded: Loaded, options: FinetuneOptions, reasons: dict[str, str]) -> Recipe:
     """As many steps as the minutes allow on this machine, if the data asks for more."""
-    runs = 1 + ("scratch" in options.baselines)
+    runs = 1 + len({"scratch", "parents"} & set(options.baselines))
     seconds = step_seconds(loaded, recipe)
     most = max(LEAST_STEPS // 2, int(options.minutes * 60 / runs / seconds))
     reasons["training.steps"] += f"; a step takes about {seconds:.2f} s here"
@@ -188,32 +189,44 @@ def spread(recipe: Recipe, asked: dict[str, Any], reasons: dict[str, str], data:
     return _with(recipe, **{k: v for k, v in changes.items() if k not in given})
 
 
-def scratch_recipe(recipe: Recipe, config: Any) -> tuple[Recipe, str]:
-    """The same network, data, augmentation and steps without the checkpoint, all of it trained.
+def baseline_recipes(recipe: Recipe, config: Any, options: FinetuneOptions) -> tuple[dict[str, Recipe], dict[str, str]]:
+    """The same network, data, augmentation and steps without the checkpoint, all of it trained; what each starts from.
 
-    Its encoders start as those of the checkpoint once did, from ImageNet's weights where it did; its learning rate is
-    that of training from the start, as a fine-tuning's would handicap it.
+    The learning rate is that of training from the start, as a fine-tuning's would handicap them.
     """
-    from mmkp.encoders.packages import package_path
-
     plain = recipe.model_dump(mode="json")
-    plain["name"] = "scratch"
     plain["training"] |= {"start_from": None, "lora_rank": None, "freeze": [], "learning_rate": 1.5e-3,
                           "lr_scales": {"image_backbone": 0.4}}  # fmt: skip
-    plain["model"]["image"]["frozen_norm"] = config.image_config.frozen_norm
+    recipes, notes = {}, {}
+    if "scratch" in options.baselines:
+        random: dict[str, Any] = copy.deepcopy(plain) | {"name": "scratch"}
+        random["model"]["image"]["frozen_norm"] = False  # statistics of nothing
+        random["training"]["lr_scales"] = {}
+        recipes["scratch"], notes["scratch"] = parse_recipe(random, "of the baseline"), "all weights at random"
     weights = {m: getattr(config, f"{m}_config").weights for m in config.modalities}
-    told = []
-    for m, name in weights.items():
-        if name == "none":
-            continue
-        try:
-            package_path(name)
-        except ValueError:  # the package is not installed
-            told.append(f"{m} encoder at random: {name}, from which the checkpoint once began, is not installed")
-            continue
-        plain["model"][m]["weights"] = name
-        told.append(f"{m} encoder from {name}, as the checkpoint once began")
-    return parse_recipe(plain, "of the baseline"), "; ".join(told) or "all weights at random, as the checkpoint began"
+    known = {m: name for m, name in weights.items() if name != "none"}
+    if "parents" in options.baselines and known:
+        absent = [f"{name}, for {m}, is not installed" for m, name in known.items() if not _installed(name)]
+        notes["parents"] = f"left out: {'; '.join(absent)}" if absent else "; ".join(
+            f"{m} encoder from {name}, as the checkpoint once began" for m, name in known.items()
+        )  # fmt: skip
+        if not absent:
+            parents: dict[str, Any] = copy.deepcopy(plain) | {"name": "parents"}
+            parents["model"]["image"]["frozen_norm"] = config.image_config.frozen_norm
+            for m, name in known.items():
+                parents["model"][m]["weights"] = name
+            recipes["parents"] = parse_recipe(parents, "of the baseline")
+    return recipes, notes
+
+
+def _installed(weights: str) -> bool:
+    from mmkp.encoders.packages import package_path
+
+    try:
+        package_path(weights)
+    except ValueError:
+        return False
+    return True
 
 
 def step_seconds(loaded: Loaded, recipe: Recipe, tries: int = 3) -> float:

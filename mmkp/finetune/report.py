@@ -27,7 +27,7 @@ def write_comparison(out: Path, found: Comparison, plan: Plan, facts: DataFacts,
     report.write_text("\n".join([title, "", *section, *_reasons(plan), "", "## Evaluation", rest]))
     summary = json.loads((out / "summary.json").read_text())
     summary["finetune"] = {"base": base.source, "base_weights": base.digest, "notes": list(facts.notes),
-                           "scratch": plan.scratch_note, **found.plain()}  # fmt: skip
+                           "baselines": plan.notes, **found.plain()}  # fmt: skip
     (out / "summary.json").write_text(json.dumps(summary, indent=1))
 
 
@@ -44,9 +44,10 @@ def comparison_section(found: Comparison, plan: Plan, facts: DataFacts, base: Lo
     lines += [f"> {note}" for note in facts.notes] + ([""] if facts.notes else [])
     for condition, rows in found.rows.items():
         lines += [*([f"### {condition}", ""] if len(found.rows) > 1 else []), *table(rows), ""]
-    if any("scratch" in rows for rows in found.rows.values()):
-        lines += [f"scratch: the same network and steps without the checkpoint; {plan.scratch_note}.", ""]
-    return lines
+    lines += [
+        f"- {name}: the same network and steps without the checkpoint; {note}." for name, note in plan.notes.items()
+    ]
+    return [*lines, ""] if plan.notes else lines
 
 
 def table(rows: dict[str, dict[str, Any]]) -> list[str]:

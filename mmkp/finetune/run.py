@@ -59,10 +59,11 @@ def finetune(
     _write_plan(out, plan)
     run(plan.recipe, out, resume)
     folders = {"fine-tuned": out}
-    if "scratch" in options.baselines:
-        say(f"baseline: the same network from scratch, as many steps; {plan.scratch_note}")
-        folders["scratch"] = out / "scratch"
-        run(plan.scratch, out / "scratch", resume)
+    for name, note in plan.notes.items():
+        say(f"baseline {name}: the same network without the checkpoint, as many steps; {note}")
+        if name in plan.baselines:
+            folders[name] = out / name
+            run(plan.baselines[name], folders[name], resume)
     return _measure(plan, folders, facts, loaded, options, say)
 
 
@@ -149,8 +150,8 @@ def describe(facts: DataFacts, loaded: hub.Loaded) -> list[str]:
 
 
 def _write_plan(out: Path, plan: Plan) -> None:
-    plain = {"recipe": yaml.safe_load(plan.recipe.to_yaml()), "scratch": yaml.safe_load(plan.scratch.to_yaml()),
-             "reasons": plan.reasons, "scratch_note": plan.scratch_note}  # fmt: skip
+    plain = {"recipe": yaml.safe_load(plan.recipe.to_yaml()), "reasons": plan.reasons, "notes": plan.notes,
+             "baselines": {n: yaml.safe_load(r.to_yaml()) for n, r in plan.baselines.items()}}  # fmt: skip
     part = out / f"{PLAN}.part"
     part.write_text(json.dumps(plain, indent=1))
     part.replace(out / PLAN)
@@ -160,7 +161,7 @@ def _read_plan(out: Path) -> Plan:
     """The plan that a run began with: on a slower day, other steps would be chosen."""
     try:
         plain = json.loads((out / PLAN).read_text())
-        recipe, scratch = (parse_recipe(plain[key], f"of {out}") for key in ("recipe", "scratch"))
-        return Plan(recipe, scratch, plain["reasons"], plain["scratch_note"])
+        baselines = {name: parse_recipe(recipe, f"of {out}") for name, recipe in plain["baselines"].items()}
+        return Plan(parse_recipe(plain["recipe"], f"of {out}"), baselines, plain["reasons"], plain["notes"])
     except (ValueError, KeyError) as error:
         raise InputError(f"resume {out}", expected=f"the run's {PLAN}, whole", got=str(error)) from error

@@ -19,6 +19,7 @@ import csv
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,7 @@ SPREAD = 0.06  # outer-eye distances: the mean distance of the views from their 
 FILES = {"train.csv": ("train", "validation"), "val.csv": ("test",)}
 
 
-def labels_of(cells, data) -> np.ndarray:  # noqa: ANN001 - the peers' modules are not a package
+def labels_of(cells: Any, data: Any) -> np.ndarray:
     """(N, 68, 2) px of the image frame, NaN throughout where the views do not agree."""
     from views import View
 

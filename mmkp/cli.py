@@ -118,6 +118,9 @@ def predict(
         str | None, typer.Option(help="x,y,width,height in px; without, what the model finds, or the whole picture.")
     ] = None,
     whole: Annotated[bool, typer.Option("--whole", help="Take the whole picture; find nothing.")] = False,
+    find_with: Annotated[
+        str | None, typer.Option(help="Another model that finds the faces, where this one cannot (a fine-tuned one).")
+    ] = None,
 ) -> None:
     """Predict keypoints from a picture, a text, a sound or any of them together."""
     from mmkp.data.io import read_audio, read_image
@@ -132,7 +135,8 @@ def predict(
     from mmkp.hub import load
 
     loaded = load(model)
-    result = predict_one(loaded, picture, text, sound, audio_time, box_xywh, whole)
+    finder = None if find_with is None else load(find_with)
+    result = predict_one(loaded, picture, text, sound, audio_time, box_xywh, whole, finder)
     paths = write_prediction(result, picture, loaded, out)
     if not result["instances"]:
         return typer.echo(

@@ -294,3 +294,25 @@ def test_predict_on_a_wall_and_on_the_whole(finder, mmkp, tmp_path):
     code, _, complaint = mmkp(*arguments, "--whole", "--box", "5,5,40,40")
     assert code == 2
     assert "no --box beside it" in complaint
+
+
+def test_another_model_finds_for_one_that_cannot(finder, scene, tmp_path, mmkp):
+    blind = tmp_path / "blind"
+    model = MmkpForKeypointDetection(MmkpConfig.from_dict({**finder[0].model.config.to_dict(), "finder": None}))
+    model.save_pretrained(blind)
+    finder[0].processor.save_pretrained(blind)
+    whole = single.predict_one(load(str(blind)), scene[0])
+    assert whole["box"] == "whole image"
+    said = single.predict_one(load(str(blind)), scene[0], finder=finder[0])
+    assert said["box"] == "found"
+    boxes = [one["box_xywh"] for one in said["instances"]]
+    assert boxes == [one["box_xywh"] for one in single.predict_one(finder[0], scene[0])["instances"]]
+    cv2.imwrite(str(tmp_path / "scene.png"), scene[0][..., ::-1])
+    words = ("predict", "-m", blind, "-i", tmp_path / "scene.png", "-o", tmp_path / "out", "--find-with")
+    assert f"{len(boxes)} instance(s)" in mmkp(*words, finder[2])[1]
+    code, _, complaint = mmkp(*words, blind)
+    assert code == 2
+    assert "expected a model that finds faces" in complaint
+    code, _, complaint = mmkp(*words, finder[2], "--whole")
+    assert code == 2
+    assert "neither --box nor --whole" in complaint

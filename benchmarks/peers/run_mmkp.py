@@ -6,7 +6,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ from mmkp.hub import Loaded, load
 
 
 def measure(loaded: Loaded, job: jobs.Job, batch: int, rounds: int) -> dict[str, float]:
-    """Milliseconds an image of one core, the fastest round's median: all of it, and the forward pass alone."""
+    """Milliseconds an image of one core, all threads together, the fastest round's median: all of it, and the forward
+    pass within it."""
     model, processor = loaded.model, loaded.processor
     starts = range(0, len(job.pictures) - batch + 1, batch)
     parts = [(job.pictures[i : i + batch], list(job.boxes_xywh[i : i + batch])) for i in starts]
@@ -26,29 +26,19 @@ def measure(loaded: Loaded, job: jobs.Job, batch: int, rounds: int) -> dict[str,
     def ready(pictures: list[np.ndarray], boxes: list[np.ndarray]) -> dict[str, Any]:
         return dict(processor(images=pictures, boxes=boxes, return_tensors="pt"))
 
-    def whole(pictures: list[np.ndarray], boxes: list[np.ndarray]) -> None:
-        outputs = model(**ready(pictures, boxes))
+    def timed(part: tuple) -> tuple[float, float]:
+        began = time.process_time()
+        inputs = ready(*part)
+        prepared = time.process_time()
+        outputs = model(**inputs)
+        detected = time.process_time()
         processor.post_process_keypoint_detection(outputs)
+        return time.process_time() - began, detected - prepared
 
-    prepared = [ready(*part) for part in parts]
     with torch.inference_mode():
-        return {
-            "whole": median_ms([lambda part=part: whole(*part) for part in parts], rounds) / batch,
-            "forward": median_ms([lambda inputs=inputs: model(**inputs) for inputs in prepared], rounds) / batch,
-        }
-
-
-def median_ms(calls: list[Callable[[], object]], rounds: int) -> float:
-    """Of the fastest round; the time is that of all threads together."""
-    taken = []
-    for _ in range(rounds):
-        spent = []
-        for call in calls:
-            began = time.process_time()
-            call()
-            spent.append((time.process_time() - began) * 1e3)
-        taken.append(float(np.median(spent)))
-    return min(taken)
+        spent = np.array([[timed(part) for part in parts] for _ in range(1 + rounds)])[1:]  # the first warms up
+    whole, forward = np.median(spent, axis=1).min(0) * 1e3 / batch
+    return {"whole": float(whole), "forward": float(forward)}
 
 
 def main() -> None:

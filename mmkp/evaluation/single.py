@@ -26,6 +26,7 @@ def predict_one(
     audio_time_s: float | None = None,
     box_xywh: list[float] | None = None,
     whole: bool = False,
+    finder: Loaded | None = None,
 ) -> dict[str, Any]:
     """Keypoints for any subset of image, text and sound.
 
@@ -36,6 +37,7 @@ def predict_one(
         box_xywh: px, image frame. When None, the faces that a model which can find them finds; the whole picture of
             any other.
         whole: take the whole picture and find nothing.
+        finder: a model that finds the faces for one that cannot, a fine-tuned one.
 
     Returns:
         What predictions.json holds: the schema, the box, which modalities were used, and `instances`, each with
@@ -44,7 +46,8 @@ def predict_one(
         and null for a keypoint that was not found. Text and sound count for every face.
 
     Raises:
-        InputError: no modality, or none that the model has; a box that lies outside the picture.
+        InputError: no modality, or none that the model has; a box that lies outside the picture; a finder that cannot
+            find, or beside a box.
     """
     given = {"image": image, "text": text, "audio": audio}
     used = [m for m, v in given.items() if v is not None and m in loaded.model.modalities]
@@ -60,16 +63,29 @@ def predict_one(
             raise InputError("--box", expected=f"a box within {size[1]} x {size[0]} px", got=str(box_xywh))
     if box_xywh is not None and whole:
         raise InputError("--whole", expected="no --box beside it", got=str(box_xywh))
+    if finder is not None:
+        _check_finder(finder, box_xywh, whole)
+    searcher = finder or loaded
     result = {
         "model": loaded.source, "schema": loaded.model.schema.model_dump(mode="json"), "image_size_hw": list(size),
         "modalities": used, "box": "given" if box_xywh else "whole image",
     }  # fmt: skip
     parts = {m: given[m] if m in used else None for m in given}
-    if image is not None and "image" in used and box_xywh is None and not whole and can_find(loaded.model):
-        return {**result, "box": "found", "instances": _found_instances(loaded, parts, audio_time_s)}
+    if image is not None and "image" in used and box_xywh is None and not whole and can_find(searcher.model):
+        return {**result, "box": "found", "instances": _found_instances(loaded, searcher, parts, audio_time_s)}
     found = _answers(loaded, parts, audio_time_s, [box_xywh], size)[0]
     box = box_xywh or [-0.5, -0.5, float(size[1]), float(size[0])]
     return {**result, "instances": [_plain(one, box) for one in found.get("instances", [found])]}
+
+
+def _check_finder(finder: Loaded, box_xywh: list[float] | None, whole: bool) -> None:
+    if box_xywh is not None or whole:
+        raise InputError("--find-with", expected="neither --box nor --whole beside it", got="one of them")
+    if not can_find(finder.model):
+        raise InputError(
+            f"--find-with {finder.source}", expected="a model that finds faces, such as face68-wild",
+            got="one without a finder", remedy="`mmkp fit-finder` gives a face model one.",
+        )  # fmt: skip
 
 
 def _answers(
@@ -88,9 +104,11 @@ def _answers(
     return loaded.processor.post_process_keypoint_detection(outputs, target_sizes=[size_hw] * count)
 
 
-def _found_instances(loaded: Loaded, parts: dict[str, Any], audio_time_s: float | None) -> list[dict[str, Any]]:
+def _found_instances(
+    loaded: Loaded, searcher: Loaded, parts: dict[str, Any], audio_time_s: float | None
+) -> list[dict[str, Any]]:
     image = parts["image"]
-    faces = find(loaded.model, loaded.processor, image)
+    faces = find(searcher.model, searcher.processor, image)
     if not len(faces):
         return []
     answers = _answers(loaded, parts, audio_time_s, faces.boxes_xywh.tolist(), (image.shape[0], image.shape[1]))

@@ -31,7 +31,7 @@ SUBSETS = ("image", "text", "audio", "image+text", "image+audio", "text+audio", 
 THRICE = ("fused", "image", "image+audio", "image+text+audio")  # the arms with three seeds
 CONDITIONS = ("clear", "covered")
 PROBE_STEPS, PROBE_WARM = 16, 6
-IMAGE_FIRST = 0.65  # of the fused model's budget
+IMAGE_FIRST = 0.6  # of the fused model's budget
 ALONE = ["augment.drop_image=0", "augment.drop_text=0", "augment.drop_audio=0", "training.subsets=0"]
 FRAME_STEP = 5  # of the test clips: neighbouring frames tell the same
 

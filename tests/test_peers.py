@@ -11,7 +11,8 @@ import pytest
 from mmkp import geometry
 from mmkp.data.sample import Sample
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks" / "peers"))
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS / "peers"))
 
 import convention
 import jobs
@@ -105,3 +106,26 @@ def test_the_centre_of_the_top_left_pixel_is_the_origin_of_a_whole_view() -> Non
     back = shown.back(np.zeros((1, 1, 2)))[0, 0]
     assert back == pytest.approx([-1 / 3, -1 / 3])
     assert geometry.transform(np.zeros((1, 2)), shown.affines[0])[0] == pytest.approx([1.0, 1.0])
+
+
+def test_a_taught_face_is_the_median_of_the_views_and_a_disputed_one_is_left_out(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import teach_faces
+
+    points = np.random.default_rng(0).uniform(20, 80, (4, 68, 2))
+    points[:, 36], points[:, 45] = (30, 40), (70, 40)  # the outer corners: 40 px apart
+    moves = iter([0.0, 1.0, -1.0, 0.4])
+
+    class Views:
+        def peer(self, name, data, view):
+            move = next(moves)
+            said = points + move
+            said[1] += 30 * move  # a face on which the views do not agree
+            said[2] = np.nan if move else said[2]  # found by one view only
+            said[3] = np.nan if move == 0.4 else said[3]  # missed by one
+            return said
+
+    made = teach_faces.labels_of(Views(), None)
+    np.testing.assert_allclose(made[0], points[0] + 0.2)  # between 0 and 0.4
+    assert np.isnan(made[1:3]).all()
+    np.testing.assert_allclose(made[3], points[3])

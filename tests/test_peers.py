@@ -11,12 +11,13 @@ import pytest
 from mmkp import geometry
 from mmkp.data.sample import Sample
 
-BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS / "peers"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks" / "peers"))
 
 import convention
 import jobs
 from views import View, reduced, show
+
+BENCHMARKS = Path(jobs.__file__).parent.parent
 
 
 def sample() -> Sample:

@@ -15,6 +15,7 @@ from mmkp.errors import InputError, nearest
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
+Trained = Literal["image_backbone", "image", "text", "audio", "fusion", "head", "image_head"]
 
 
 class Section(BaseModel):
@@ -94,8 +95,8 @@ class DataSection(Section):
 class TrainingSection(Section):
     """The loop. Steps are optimizer steps; the global batch is batch_size x accumulate x processes.
 
-    lr_scales multiplies the learning rate of a part (image_backbone, image, text, audio, fusion, head); a part in
-    `freeze` is not trained. precision `auto` is what `accelerate launch` was told, or none. evaluate_every also says
+    lr_scales multiplies the learning rate of a part (image_backbone, image, text, audio, fusion, head,
+    image_head: the image's own at model level); a part in `freeze` is not trained. precision `auto` is what `accelerate launch` was told, or none. evaluate_every also says
     how often a checkpoint to resume from is written. start_from: a checkpoint (a packaged name, a folder, a Hub id)
     whose weights the model takes where they fit. lora_rank: the encoders are frozen and adapters of this rank trained
     beside them, which are added to them on saving. patience: evaluations without a better one that end the run.
@@ -109,9 +110,9 @@ class TrainingSection(Section):
     batch_size: Annotated[int, Field(ge=1)] = 32
     accumulate: Annotated[int, Field(ge=1)] = 1
     learning_rate: Positive = 1e-3
-    lr_scales: dict[Literal["image_backbone", "image", "text", "audio", "fusion", "head"], Positive] = {}
+    lr_scales: dict[Trained, Positive] = {}
     subsets: Annotated[int, Field(ge=0, le=16)] = 0
-    freeze: tuple[Literal["image_backbone", "image", "text", "audio", "fusion", "head"], ...] = ()
+    freeze: tuple[Trained, ...] = ()
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     warmup_steps: Count = 100
     final_lr_share: Annotated[float, Field(ge=0, le=1)] = 0.01

@@ -25,6 +25,7 @@ from mmkp.schema import KeypointSchema
 from mmkp.training.lora import add_lora
 from mmkp.training.start import start_from
 
+WIDER = {"image_backbone": "image", "image_head": "head"}  # a part -> what `freeze` may name for it as well
 MEAN_SHAPE_SAMPLES = 500  # the mean of so many shapes is known to a hundredth of their spread or better
 
 
@@ -117,6 +118,8 @@ def part_of(parameter: str) -> str:
     first, second = parameter.split(".")[:2]
     if first in ("encoders", "lifts"):
         return second
+    if first in ("heads", "visibility") and second == "image":
+        return "image_head"
     return "head" if first in ("heads", "visibility", "criterion") else "fusion"
 
 
@@ -136,7 +139,7 @@ def parameter_groups(model: nn.Module, training: TrainingSection) -> list[dict]:
         {
             "params": members,
             "part": part,
-            "lr": training.learning_rate * scales.get(part, 1.0),
+            "lr": training.learning_rate * scales.get(part, scales.get("head", 1.0) if part == "image_head" else 1.0),
             "weight_decay": training.weight_decay if decays else 0.0,
         }
         for (part, decays), members in groups.items()
@@ -153,8 +156,8 @@ def training_mode(model: nn.Module, training: TrainingSection) -> None:
 
 
 def is_frozen(part: str, training: TrainingSection) -> bool:
-    """Whether a part stays as it is; the image's backbone does with the whole image encoder."""
-    return part in training.freeze or (part == "image_backbone" and "image" in training.freeze)
+    """Whether a part stays as it is, by itself or with the one that it belongs to."""
+    return part in training.freeze or WIDER.get(part) in training.freeze
 
 
 def learning_rate_share(step: int, training: TrainingSection) -> float:

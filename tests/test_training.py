@@ -244,6 +244,8 @@ def test_learning_rate_warms_up_and_falls():
         ("lifts.text.place.weight", "text"),
         ("encoders.audio.first.conv.weight", "audio"),
         ("heads.joint.logits.weight", "head"),
+        ("heads.text.logits.weight", "head"),
+        ("heads.image.logits.weight", "image_head"),
         ("fusion.logits", "fusion"),
     ],
 )
@@ -257,6 +259,18 @@ def test_a_frozen_part_does_not_move(grid_root, tmp_path):
     trainer.train()
     moved = {part_of(n) for n, p in trainer.parts.model.named_parameters() if not torch.equal(p, before[n])}
     assert moved == {"image_backbone", "image", "audio", "head"}
+
+
+def test_the_images_own_head_is_frozen_alone_or_with_all_heads(grid_root, tmp_path):
+    for freeze, still in ((["image_head"], {"heads.image"}), (["head"], {"heads.image", "heads.text", "heads.audio"})):
+        recipe = tiny_recipe(grid_root, freeze=freeze, ema_decay=0.0)
+        fusion = recipe.model.fusion.model_copy(update={"name": "product", "level": "model"})
+        recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"fusion": fusion})})
+        trainer = Trainer(recipe, tmp_path / freeze[0])
+        before = {n: p.detach().clone() for n, p in trainer.parts.model.named_parameters()}
+        trainer.train()
+        kept = {n.rpartition(".")[0] for n, p in trainer.parts.model.named_parameters() if torch.equal(p, before[n])}
+        assert {".".join(n.split(".")[:2]) for n in kept if n.startswith("heads")} == still
 
 
 def test_norms_of_a_frozen_backbone_keep_their_statistics(grid_root, tmp_path):

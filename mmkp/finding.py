@@ -121,7 +121,7 @@ def spot(model: Any, processor: Any, image: UInt8[np.ndarray, "H W 3"], threshol
     for affine, size_hw in pyramid((image.shape[0], image.shape[1]), finder.face_px):
         level = geometry.warp(image, affine, size_hw)
         pixels = processor.image_processor.normalize(level[None]).to(model.device)
-        said = finder.spot(finder.gather(stages_of(model, pixels), size_hw))[0].float()
+        said = finder.spot(finder.gather(model.encoders["image"].stages(pixels), size_hw))[0].float()
         at = (said[0].sigmoid() > threshold).nonzero()
         chosen = said[:, at[:, 0], at[:, 1]].double().cpu().numpy()
         cells = at.flip(-1).double().cpu().numpy()
@@ -171,7 +171,7 @@ def _look(model: Any, processor: Any, image: np.ndarray, boxes: np.ndarray) -> t
     made = processor.image_processor.preprocess([image] * len(boxes), boxes=list(boxes))
     pixels = made["pixel_values"].to(model.device)
     size_hw = model.config.input_size_hw
-    stages = stages_of(model, pixels)
+    stages = model.encoders["image"].stages(pixels)
     view = model.finder.view(model.finder.gather(stages, size_hw))
     tokens = model.encoders["image"].neck(stages, model.config.grid_hw).flatten(2).transpose(1, 2)
     present = torch.tensor([m == "image" for m in model.modalities], device=tokens.device).expand(len(boxes), -1)
@@ -200,16 +200,6 @@ def overlap(one: Float[np.ndarray, "N 4"], other: Float[np.ndarray, "M 4"]) -> F
     high = np.minimum((one[:, :2] + one[:, 2:])[:, None], (other[:, :2] + other[:, 2:])[None])
     shared = np.clip(high - low, 0, None).prod(-1)
     return shared / (one[:, 2:].prod(-1)[:, None] + other[:, 2:].prod(-1)[None] - shared)
-
-
-def stages_of(model: Any, pixel_values: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
-    """The stages of the image backbone that the model uses, from fine to coarse; the picture may have any size."""
-    encoder = model.encoders["image"]
-    stages = encoder.backbone(pixel_values)
-    stages = list(getattr(stages, "feature_maps", stages))
-    if encoder.channels_last:
-        stages = [stage.permute(0, 3, 1, 2) for stage in stages]
-    return [stages[i] for i in encoder.picked]
 
 
 def settled(before: Float[np.ndarray, "N 4"], after: Float[np.ndarray, "N 4"]) -> Bool[np.ndarray, " N"]:

@@ -104,11 +104,15 @@ class ImageEncoder(nn.Module):
     def grid(self, pixel_values: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D h w"]:
         """The features on the grid: cell i covers the pixels i*stride ... i*stride + stride - 1."""
         grid_hw = (pixel_values.shape[-2] // self.stride, pixel_values.shape[-1] // self.stride)
+        return self.neck(self.stages(pixel_values), grid_hw)
+
+    def stages(self, pixel_values: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
+        """The stages of the backbone that the neck reads, from fine to coarse; the picture may have any size."""
         stages = self.backbone(pixel_values.contiguous(memory_format=torch.channels_last))  # 1.2 to 1.8 times as fast
         stages = list(getattr(stages, "feature_maps", stages))
         if self.channels_last:
             stages = [stage.permute(0, 3, 1, 2) for stage in stages]
-        return self.neck([stages[i] for i in self.picked], grid_hw)
+        return [stages[i] for i in self.picked]
 
 
 def pick_stages(strides: list[int], finest: int, deepest: int) -> list[int]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mmkp import geometry
 from mmkp.data.corrupt import cover
 from mmkp.errors import InputError
-from mmkp.finding import PASSES, SMALLEST, check_findable, find, look, overlap, settled, spot, stages_of
+from mmkp.finding import PASSES, SMALLEST, check_findable, find, look, overlap, settled, spot
 from mmkp.heads.finder import STRIDE, Finder
 from mmkp.training.scenes import COVERED, Face, Scenes
 
@@ -112,7 +112,7 @@ def fit_spotter(
         image, boxes = scenes.draw(size, _nominal_sides(rng, finder.face_px), rng)
         pixels = processor.image_processor.normalize(image[None]).to(model.device)
         with torch.inference_mode():
-            features.append(finder.gather(stages_of(model, pixels), size)[0].half())
+            features.append(finder.gather(model.encoders["image"].stages(pixels), size)[0].half())
         targets.append(torch.from_numpy(spot_targets(boxes, grid, finder.face_px)))
         if number % 400 == 399:
             say(f"scenes {number + 1}/{plan.scenes}")

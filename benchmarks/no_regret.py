@@ -1,13 +1,11 @@
 """No regret: one model for every subset of modalities, against a specialist trained for each subset alone.
 
-    python benchmarks/no_regret.py --data grid:PATH --out runs/no_regret [--cpu-seconds 300] [--workers 2]
+    python benchmarks/no_regret.py --data grid:PATH --out runs/no_regret [--cpu-seconds 600] [--workers 2]
 
 Each cell (arm, seed) trains `recipes/grid_no_regret.yaml` in a process of its own on one thread. A few steps tell what
 a step costs in CPU-seconds, and as many steps as fit into the budget are then trained: the specialists of words and
-sound, which are cheap, so see several times as many samples as the fused model. A specialist has the encoders of its
-subset and never misses one. `fused` spends its budget in two parts: the first as the specialist of the picture, the
-second on everything else, the recipe as it stands, which leaves the image encoder as the first part made it. Scored on
-the test clips, mouth clear and covered.
+sound, which are cheap, so see several times as many samples as the fused model. `fused` is the recipe as it stands;
+a specialist has the encoders of its subset and never misses one. Scored on the test clips, mouth clear and covered.
 `--double image` trains an arm once more with twice the budget: how far from converged the others are.
 Finished cells are kept and not run again; the table is printed and written to OUT/no_regret.md.
 """
@@ -31,43 +29,17 @@ SUBSETS = ("image", "text", "audio", "image+text", "image+audio", "text+audio", 
 THRICE = ("fused", "image", "image+audio", "image+text+audio")  # the arms with three seeds
 CONDITIONS = ("clear", "covered")
 PROBE_STEPS, PROBE_WARM = 16, 6
-IMAGE_FIRST = 0.6  # of the fused model's budget
 ALONE = ["augment.drop_image=0", "augment.drop_text=0", "augment.drop_audio=0", "training.subsets=0"]
 FRAME_STEP = 5  # of the test clips: neighbouring frames tell the same
 
 
-def overrides(data: str, arm: str, seed: int) -> list[str]:
-    """What a cell changes in the recipe, whatever its steps."""
-    made = [f"data.dataset={data}", f"training.seed={seed}", "training.threads=1"]
+def overrides(data: str, arm: str, seed: int, steps: int) -> list[str]:
+    """What a cell changes in the recipe."""
+    made = [f"data.dataset={data}", f"training.seed={seed}", f"training.steps={steps}", "training.threads=1"]
+    made += [f"training.evaluate_every={max(1, -(-steps // 6))}", f"training.warmup_steps={max(1, steps // 12)}"]
     if arm == "fused":
         return made
     return [*made, f"model.modalities=[{arm.replace('+', ', ')}]", f"data.validation_subsets=[{arm}]", *ALONE]
-
-
-def of_length(changes: list[str], steps: int) -> Any:
-    """The recipe with its changes, for so many steps."""
-    from mmkp.recipe import load_recipe
-
-    spread = [f"training.steps={steps}", f"training.evaluate_every={max(1, -(-steps // 6))}"]
-    return load_recipe(RECIPE, [*changes, *spread, f"training.warmup_steps={max(1, steps // 12)}"])
-
-
-def train(changes: list[str], cpu_seconds: float, folder: Path) -> tuple[int, float, list[Any]]:
-    """Train for as many steps as fit; the steps, the CPU-seconds they took, and the validation curve."""
-    from mmkp.training.loop import Trainer
-
-    probe = Trainer(of_length(changes, PROBE_STEPS), folder / "probe")
-    batches, spent = probe._batches(_Quiet()), []  # type: ignore[arg-type]
-    for _ in range(PROBE_STEPS):
-        began = time.process_time()
-        probe._step(batches)
-        spent.append(time.process_time() - began)
-    steps = max(PROBE_STEPS, round(cpu_seconds / float(np.median(spent[PROBE_WARM:]))))
-    began = time.process_time()
-    Trainer(of_length(changes, steps), folder / "run", resume=True).train()
-    lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
-    curve = [(line["step"], line["validation"]["nme"]) for line in lines if "validation" in line]
-    return steps, time.process_time() - began, curve
 
 
 def cell(data: str, arm: str, seed: int, cpu_seconds: float, folder: Path) -> dict[str, Any]:
@@ -78,17 +50,22 @@ def cell(data: str, arm: str, seed: int, cpu_seconds: float, folder: Path) -> di
     from mmkp.data import open_dataset
     from mmkp.evaluation.predict import predict_dataset
     from mmkp.hub import load
+    from mmkp.recipe import load_recipe
+    from mmkp.training.loop import Trainer
 
     torch.set_num_threads(1)
-    changes, first = overrides(data, arm, seed), None
-    if arm == "fused":
-        first = train([*overrides(data, "image", seed), "training.start_from=null", "training.freeze=[]"],
-                      IMAGE_FIRST * cpu_seconds, folder / "image")  # fmt: skip
-        changes, cpu_seconds = [*changes, f"training.start_from={folder / 'image' / 'run'}"], cpu_seconds - first[1]
-    else:
-        changes += ["training.start_from=null", "training.freeze=[]"]
-    steps, used, curve = train(changes, cpu_seconds, folder)
-    loaded = load(str(folder / "run"))
+    probe = Trainer(load_recipe(RECIPE, overrides(data, arm, seed, PROBE_STEPS)), folder / "probe")
+    batches, spent = probe._batches(_Quiet()), []  # type: ignore[arg-type]
+    for _ in range(PROBE_STEPS):
+        began = time.process_time()
+        probe._step(batches)
+        spent.append(time.process_time() - began)
+    steps = max(PROBE_STEPS, round(cpu_seconds / float(np.median(spent[PROBE_WARM:]))))
+    began = time.process_time()
+    trainer = Trainer(load_recipe(RECIPE, overrides(data, arm, seed, steps)), folder / "run", resume=True)
+    trainer.train()
+    used, loaded = time.process_time() - began, load(str(folder / "run"))
+    curve = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     test = open_dataset(data, "test", frame_step=FRAME_STEP)
     subsets = SUBSETS if arm == "fused" else (arm,)
     made = predict_dataset(loaded.model, loaded.processor, test, CONDITIONS, subsets)
@@ -101,8 +78,8 @@ def cell(data: str, arm: str, seed: int, cpu_seconds: float, folder: Path) -> di
         for (condition, subset), xy in made.keypoints_xy.items() for part, points in parts.items()
     }  # fmt: skip
     return {
-        "steps": steps, "cpu_s": used + (first[1] if first else 0.0), "first": first, "groups": made.groups.tolist(),
-        "errors": errors, "curve": curve,
+        "steps": steps, "cpu_s": used, "groups": made.groups.tolist(), "errors": errors,
+        "curve": [(line["step"], line["validation"]["nme"]) for line in curve if "validation" in line],
     }  # fmt: skip
 
 
@@ -195,7 +172,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="grid:PATH")
     parser.add_argument("--out", type=Path, default=Path("runs/no_regret"))
-    parser.add_argument("--cpu-seconds", type=float, default=300.0)
+    parser.add_argument("--cpu-seconds", type=float, default=600.0)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--only", nargs="*", default=None, help="arms")

@@ -9,8 +9,9 @@
     of face68: the first 40 of the clip for training, the next 10 for validation, the last 25 for test. One person and
     one clip, so no interval can be given.
 
-Prints a line per seed: NME of the mean shape, from scratch and fine-tuned, the ratio with its paired interval, and the
-minutes of the whole command. Each seed draws other pictures and other weights. Two cores: a run takes about 5 minutes.
+Prints a line per seed: NME of the mean shape, from scratch (all weights at random), from the checkpoint's parents
+(ImageNet's encoder) and fine-tuned; the ratios to the two with paired intervals; and the minutes of the whole command,
+all networks together. Each seed draws other pictures and other weights. It uses two threads.
 """
 
 from __future__ import annotations
@@ -125,13 +126,19 @@ def talker(path: str, seed: int, out: Path) -> str:
 def line(title: str, seed: int, found: Any, minutes: float) -> str:
     """The clear condition of a run."""
     rows = found.rows["clear"]
-    ratio = rows["scratch"]["ratio"]
-    low, high = ratio["ci95"] or (float("nan"), float("nan"))
-    means = "  ".join(f"{name} {rows[name]['nme']['mean']:.4f}" for name in ("mean shape", "scratch", "fine-tuned"))
+    names = [n for n in ("mean shape", "scratch", "parents", "fine-tuned") if n in rows]
+    means = "  ".join(f"{name} {rows[name]['nme']['mean']:.4f}" for name in names)
+    ratios = "  ".join(f"to {name} {told(rows[name]['ratio'])}" for name in names if name in ("scratch", "parents"))
     return (
-        f"{title} seed {seed}: {means}  ratio to scratch {ratio['ratio']:.3f} [{low:.3f}, {high:.3f}]  n = {found.n} "
-        f"in {found.groups} groups  {minutes:.1f} min"
-    )
+        f"{title} seed {seed}: {means}  ratio {ratios}  n = {found.n} in {found.groups} groups  {minutes:.1f} min"
+    )  # fmt: skip
+
+
+def told(ratio: dict[str, Any]) -> str:
+    """A ratio with its interval, where there is one."""
+    if ratio["ci95"] is None:
+        return f"{ratio['ratio']:.3f}"
+    return f"{ratio['ratio']:.3f} [{ratio['ci95'][0]:.3f}, {ratio['ci95'][1]:.3f}]"
 
 
 def main() -> None:

@@ -252,6 +252,21 @@ def test_a_dataset_goes_and_comes_back(hub, mmkp, tmp_path, monkeypatch):
     assert "data/test-*.parquet" in card
 
 
+def test_options_of_a_dataset_go_along_and_belong_to_data(hub, mmkp, tmp_path, monkeypatch, model):
+    from mmkp.data.hub_dataset import read_hub
+
+    Image.fromarray(np.full((20, 30, 3), 90, np.uint8)).save(tmp_path / "0.png")
+    head, row = (",".join(f"{axis}{i}" for i in range(5) for axis in "xy"), ",".join(map(str, range(2, 12))))
+    (tmp_path / "faces.csv").write_text(f"image,{head}\n0.png,{row}\n")
+    code, said = mmkp("push", "-d", f"csv:{tmp_path / 'faces.csv'}", "org/shifted", "schema=face5", "first_pixel=1")
+    assert code == 0, said
+    monkeypatch.setenv("MMKP_CACHE", str(tmp_path / "cache"))
+    assert read_hub("org/shifted").rows[0].keypoints_xy[:2].tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    code, said = mmkp("push", "-m", model, "org/x", "first_pixel=1")
+    assert code == 2
+    assert "options of a dataset with --data" in said
+
+
 def test_a_packaged_card_goes_along_under_the_new_name_and_keeps_its_licence(hub, mmkp, monkeypatch, tmp_path, model):
     import shutil
 

@@ -80,7 +80,7 @@ def check(
     from mmkp.data.check.table import print_report
 
     try:
-        report = run(data, workers, progress=_progress, **_options(options)).report
+        report = run(data, workers, progress=_progress, **dataset_options(options)).report
     except InputError as error:
         if not as_json:
             raise
@@ -109,7 +109,7 @@ def clean(
     from mmkp.data.clean import clean as run
 
     chosen = {"keep_duplicates": keep_duplicates, "drop_outliers": drop_outliers, "fix_swapped": fix_swapped}
-    summary = run(data, out, workers=workers, progress=_progress, options=_options(options), **chosen)
+    summary = run(data, out, workers=workers, progress=_progress, options=dataset_options(options), **chosen)
     for line in summary.lines():
         typer.echo(line)
 
@@ -125,7 +125,7 @@ def preview(
     """Draw a contact sheet: keypoints on each picture, its sound as a spectrogram, its text."""
     from mmkp.data.preview import preview as run
 
-    for path in run(data, out, n, split, **_options(options)):
+    for path in run(data, out, n, split, **dataset_options(options)):
         typer.echo(f"preview: {path}")
 
 
@@ -142,7 +142,7 @@ def convert(
     from mmkp.data.export import export_folder
     from mmkp.schema import load_schema
 
-    converted = convert_table(open_source(data, **_options(options)), load_schema(schema))
+    converted = convert_table(open_source(data, **dataset_options(options)), load_schema(schema))
     _say_exported(export_folder(converted, out), schema)
 
 
@@ -161,7 +161,11 @@ def export(
 
     module, _, name = EXPORTERS[to].partition(":")
     whole = split == "all" and is_table(data)  # a table's rows keep the splits that they name
-    dataset = open_source(data, **_options(options)) if whole else open_dataset(data, split, **_options(options))
+    dataset = (
+        open_source(data, **dataset_options(options))
+        if whole
+        else open_dataset(data, split, **dataset_options(options))
+    )
     _say_exported(getattr(importlib.import_module(module), name)(dataset, out), to)
 
 
@@ -185,7 +189,12 @@ def _say_exported(made: Any, form: str) -> None:
     typer.echo(f"{made.rows} rows as {form}: {made.folder}")
 
 
-def _options(given: list[str] | None) -> dict[str, Any]:
+def dataset_options(given: list[str] | None) -> dict[str, Any]:
+    """`key=value` words as the options of a dataset.
+
+    Raises:
+        InputError: a word without `=`.
+    """
     from mmkp.recipe import parse_overrides
 
     return parse_overrides(given or [])

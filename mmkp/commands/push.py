@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mmkp.commands.data import OptionsArgument, dataset_options
 from mmkp.errors import InputError
 
 RepositoryArgument = Annotated[str, typer.Argument(metavar="ORG/NAME", help="The repository; made where it is new.")]
@@ -21,6 +22,7 @@ def push(
     message: Annotated[str | None, typer.Option(help="Of the commit.")] = None,
     fp16: Annotated[bool | None, typer.Option("--fp16/--fp32", help="Weights; as they are stored without.")] = None,
     licence: Annotated[str, typer.Option(help="Of the weights or data, for the card; SPDX id.")] = "",
+    options: OptionsArgument = None,
 ) -> None:
     """Push a model (weights, processor, card) or a dataset (Parquet, schema, card) to the Hub.
 
@@ -28,12 +30,14 @@ def push(
     """
     if (model is None) == (data is None):
         raise InputError("push", expected="either --model or --data", got="both" if model else "neither")
+    if options and data is None:
+        raise InputError("push", expected="options of a dataset with --data", got=" ".join(options))
     from mmkp.cli import _quiet_transformers
     from mmkp.push import push_data, push_model
 
     _quiet_transformers()
     if data is not None:
-        address, problems = push_data(data, repository, private, revision, message, licence)
+        address, problems = push_data(data, repository, private, revision, message, licence, dataset_options(options))
         for problem in problems:
             typer.echo(problem, err=True)
         return typer.echo(f"pushed: {address}")

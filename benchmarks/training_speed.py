@@ -164,7 +164,7 @@ def memory_lines(options: argparse.Namespace) -> Iterator[str]:
 
 def launch(options: argparse.Namespace, what: str, processes: int, *more: str) -> dict[str, float]:
     """Run a part of this script in processes of its own; what the first prints."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", "0"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     command = [*command, __file__] if processes > 1 else [sys.executable, __file__]
     command += ["--part", what, "--recipe", str(options.recipe), "--rounds", str(options.rounds), *more]
     ended = subprocess.run(

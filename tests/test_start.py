@@ -15,7 +15,7 @@ from mmkp.processing_mmkp import make_processor
 from mmkp.schema import load_schema, parse_schema
 from mmkp.training.build import build, make_model
 from mmkp.training.loop import make_average
-from mmkp.training.start import PER_KEYPOINT, match_keypoints, slots, start_from
+from mmkp.training.start import PER_KEYPOINT, match_keypoints, match_outlines, slots, start_from
 
 ALL = ("image", "text", "audio")
 IMAGE = {"backbone": "test_efficientnet", "stride": 8}
@@ -191,6 +191,20 @@ def test_phrases_say_what_is_the_same_under_another_name():
     }  # fmt: skip
     twice = parse_schema(schema("p q", phrases=["same", "same"]))
     assert match_keypoints(twice, parse_schema(schema("r", phrases=["same"]))) == {}
+
+
+def test_a_middle_starts_from_the_mean_of_its_outline(tmp_path):
+    source = model("eye_0 eye_1 eye_2 nose")
+    target = model("nose eye brow")
+    said = start_from(target, saved(source, tmp_path / "source"))
+    old, new = source.heads["joint"].logits, target.heads["joint"].logits
+    torch.testing.assert_close(new.weight[1], old.weight[:3].mean(0))
+    assert torch.equal(new.weight[0], old.weight[3])
+    assert "from the mean of their outline: eye from eye_0 ... eye_2; anew: brow" in said[-1]
+    names = match_keypoints(load_schema("face68"), load_schema("face5"))
+    found = match_outlines(load_schema("face68"), load_schema("face5"), names)
+    assert found == {f"{s}_eye": tuple(f"{s}_eye_{i}" for i in range(6)) for s in ("right", "left")}
+    assert match_outlines(parse_schema(schema("eye_0 eye_1")), parse_schema(schema("eye")), {}) == {}
 
 
 def test_a_run_starts_from_a_checkpoint_and_so_does_its_average(grid_root, tmp_path):

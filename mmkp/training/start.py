@@ -34,6 +34,8 @@ PER_KEYPOINT: dict[str, tuple[int, str]] = {
 }
 OWN = ("mean_shape", "loss_weight")  # what the new data and the new recipe say
 SHOWN = 8  # names in a line
+LEAST_OUTLINE = 3  # points
+ALL_OF = "+"  # joins the names of an outline; no keypoint has it in its name
 
 
 @dataclass(frozen=True)
@@ -60,14 +62,18 @@ def start_from(model: Any, source: str) -> list[str]:
     """
     given = hub.load(source).model
     names = match_keypoints(given.schema, model.schema)
-    held, wanted = slots(given, {k: k for k in given.schema.keypoints}), slots(model, names)
+    outlines = match_outlines(given.schema, model.schema, names)
+    held, wanted = (
+        slots(given, {k: k for k in given.schema.keypoints}),
+        slots(model, names | {k: ALL_OF.join(v) for k, v in outlines.items()}),
+    )
     taken = {name for name, slot in wanted.items() if _take(slot, _counterpart(name, held, given, model))}
     if not taken:
         raise InputError(
             "training.start_from", expected=f"a checkpoint that shares parts with the model ({_outline(model)})",
             got=f"{source} ({_outline(given)})", remedy="Take the checkpoint's own model section.",
         )  # fmt: skip
-    return [*_told(source, wanted, taken, given, model), _told_keypoints(names, wanted, taken, model.schema)]
+    return [*_told(source, wanted, taken, given, model), _told_keypoints(names, outlines, wanted, taken, model.schema)]
 
 
 def match_keypoints(source: KeypointSchema, target: KeypointSchema) -> dict[str, str]:
@@ -83,6 +89,21 @@ def match_keypoints(source: KeypointSchema, target: KeypointSchema) -> dict[str,
             found[name] = name
         elif phrase in by_phrase and phrases.count(phrase) == 1:
             found[name] = by_phrase[phrase]
+    return found
+
+
+def match_outlines(source: KeypointSchema, target: KeypointSchema, names: dict[str, str]) -> dict[str, tuple[str, ...]]:
+    """For each keypoint of `target` that `source` knows by its outline alone, the outline: `right_eye` is in the middle
+    of right_eye_0 ... right_eye_5, and the mean of their rows is a better start than none.
+
+    Args:
+        names: what is matched already.
+    """
+    found = {}
+    for name in target.keypoints:
+        points = tuple(k for k in source.keypoints if re.fullmatch(rf"{re.escape(name)}_\d+", k))
+        if name not in names and len(points) >= LEAST_OUTLINE:
+            found[name] = points
     return found
 
 
@@ -177,13 +198,23 @@ def _take(slot: Slot, from_slot: Slot | None) -> bool:
         slot.tensor.copy_(from_slot.tensor)
         return True
     place = {label: i for i, label in enumerate(from_slot.rows)}
-    pairs = [(i, place[label]) for i, label in enumerate(slot.rows) if label is not None and label in place]
+    pairs = [(i, found) for i, label in enumerate(slot.rows) if (found := _places(label, place))]
     to, at = slot.tensor.movedim(slot.axis, 0), from_slot.tensor.movedim(slot.axis, 0)
     if not pairs or to.shape[1:] != at.shape[1:]:
         return False
-    into, out_of = (torch.tensor(index) for index in zip(*pairs, strict=True))
-    to[into] = at[out_of].to(to.dtype)
+    into = torch.tensor([i for i, _ in pairs])
+    to[into] = torch.stack([at[found].mean(0) if len(found) > 1 else at[found[0]] for _, found in pairs]).to(to.dtype)
     return True
+
+
+def _places(label: Hashable, place: dict[Hashable, int]) -> list[int]:
+    """The rows that a row starts from: its counterpart, or those of the outline around it; none."""
+    if label is not None and label in place:
+        return [place[label]]
+    if isinstance(label, tuple) and len(label) == 2 and isinstance(label[0], str) and ALL_OF in label[0]:
+        around: list[Hashable] = [(k, label[1]) for k in label[0].split(ALL_OF)]
+        return [place[k] for k in around if k in place]
+    return []
 
 
 def _told(source: str, wanted: dict[str, Slot], taken: set[str], given: Any, model: Any) -> list[str]:
@@ -200,13 +231,18 @@ def _told(source: str, wanted: dict[str, Slot], taken: set[str], given: Any, mod
     return [*lines, *([f"start_from {source}: not used: {', '.join(unused)}"] if unused else [])]
 
 
-def _told_keypoints(names: dict[str, str], wanted: dict[str, Slot], taken: set[str], schema: KeypointSchema) -> str:
+def _told_keypoints(
+    names: dict[str, str], outlines: dict[str, tuple[str, ...]], wanted: dict[str, Slot], taken: set[str],
+    schema: KeypointSchema,
+) -> str:  # fmt: skip
     by_row = any(slot.axis is not None for name, slot in wanted.items() if name in taken)
-    known = {k: v for k, v in names.items() if by_row}
-    anew = [k for k in schema.keypoints if k not in known]
+    known, around = ({k: v for k, v in found.items() if by_row} for found in (names, outlines))
+    anew = [k for k in schema.keypoints if k not in known and k not in around]
     renamed = [f"{k} from {v}" for k, v in known.items() if k != v]
     line = f"keypoints: {len(known)} of {schema.num_keypoints} keep their weights"
     line += f" ({_listed(renamed)}, by the same phrase)" if renamed else ""
+    middles = [f"{k} from {v[0]} ... {v[-1]}" for k, v in around.items()]
+    line += f"; from the mean of their outline: {_listed(middles)}" if middles else ""
     return f"{line}; anew: {_listed(anew)}" if anew else line
 
 

@@ -24,7 +24,7 @@ class FinetuneOptions(Section):
     """
 
     mode: Mode = "auto"
-    minutes: Annotated[float, Field(gt=0)] = 4.0
+    minutes: Annotated[float, Field(gt=0)] = 3.0
     lora_rank: Annotated[int, Field(ge=1)] = 8
     baselines: tuple[Baseline, ...] = ("mean_shape", "scratch", "parents", "unchanged")
 

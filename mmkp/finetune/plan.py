@@ -25,6 +25,7 @@ LEARNING_RATES = {"head": 2e-3, "lora": 2e-3, "full": 1e-3}
 EVALUATIONS = 10
 PATIENCE = 4  # evaluations
 VALIDATED = 100  # items, so that an evaluation takes seconds
+WHOLE_STEP = 1.6  # times a pass forth and back: augmentation, the optimizer, the averaged weights, validation
 SMALL_AUGMENT: dict[str, Any] = {
     "rotate_deg": 20, "scale": 0.15, "shift": 0.06, "brightness": 0.3, "contrast": 0.3, "occluders": 0.15,
     "low_resolution": 0.1,
@@ -165,7 +166,7 @@ def training_section(
 def fit_steps(recipe: Recipe, loaded: Loaded, options: FinetuneOptions, reasons: dict[str, str]) -> Recipe:
     """As many steps as the minutes allow on this machine, if the data asks for more."""
     runs = 1 + len({"scratch", "parents"} & set(options.baselines))
-    seconds = step_seconds(loaded, recipe)
+    seconds = WHOLE_STEP * step_seconds(loaded, recipe)
     most = max(LEAST_STEPS // 2, int(options.minutes * 60 / runs / seconds))
     reasons["training.steps"] += f"; a step takes about {seconds:.2f} s here"
     if most >= recipe.training.steps:

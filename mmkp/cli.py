@@ -14,6 +14,7 @@ from mmkp.commands.explain import explain
 from mmkp.commands.finder import fit_finder
 from mmkp.commands.finetune import finetune
 from mmkp.commands.push import models, push
+from mmkp.commands.shared import AudioOption, AudioTimeOption, ImageOption, ModelOption, OutOption, TextOption
 from mmkp.commands.study import study
 from mmkp.errors import InputError, MmkpError
 
@@ -31,8 +32,6 @@ app.command()(study)
 
 # typer brings its own click; its base class of wrong arguments has no public name in every version
 CLICK_ERROR: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
-ModelOption = Annotated[str, typer.Option("--model", "-m", help="A packaged name, a folder or a Hub id.")]
-OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder to write into.")]
 
 
 @app.command()
@@ -108,12 +107,10 @@ def calibrate(
 def predict(
     model: ModelOption,
     out: OutOption,
-    image: Annotated[Path | None, typer.Option("--image", "-i", help="A picture.")] = None,
-    text: Annotated[str | None, typer.Option("--text", "-t", help="Words, with | at the picture's moment.")] = None,
-    audio: Annotated[Path | None, typer.Option("--audio", "-a", help="A sound file.")] = None,
-    audio_time: Annotated[
-        float | None, typer.Option(help="Moment of the picture in the sound, s; the middle without.")
-    ] = None,
+    image: ImageOption = None,
+    text: TextOption = None,
+    audio: AudioOption = None,
+    audio_time: AudioTimeOption = None,
     box: Annotated[
         str | None, typer.Option(help="x,y,width,height in px; without, what the model finds, or the whole picture.")
     ] = None,

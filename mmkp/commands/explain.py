@@ -7,23 +7,22 @@ from typing import Annotated, Any
 
 import typer
 
+from mmkp.commands.shared import AudioOption, AudioTimeOption, ImageOption, ModelOption, OutOption, TextOption
 from mmkp.errors import InputError
 
 Inputs = dict[str, Any]
 
 
 def explain(
-    model: Annotated[str, typer.Option("--model", "-m", help="A packaged name, a folder or a Hub id.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write into.")],
+    model: ModelOption,
+    out: OutOption,
     options: Annotated[list[str] | None, typer.Argument(help="key=value ... of the dataset")] = None,
     data: Annotated[str | None, typer.Option("--data", "-d", help="NAME or NAME:PATH, such as grid:PATH.")] = None,
     split: Annotated[str, typer.Option(help="Split of the dataset; `all` takes everything found.")] = "test",
-    image: Annotated[Path | None, typer.Option("--image", "-i", help="A picture.")] = None,
-    text: Annotated[str | None, typer.Option("--text", "-t", help="Words, with | at the picture's moment.")] = None,
-    audio: Annotated[Path | None, typer.Option("--audio", "-a", help="A sound file.")] = None,
-    audio_time: Annotated[
-        float | None, typer.Option(help="Moment of the picture in the sound, s; the middle without.")
-    ] = None,
+    image: ImageOption = None,
+    text: TextOption = None,
+    audio: AudioOption = None,
+    audio_time: AudioTimeOption = None,
     box: Annotated[
         str | None, typer.Option(help="x,y,width,height in px; without, the best face found, or the whole picture.")
     ] = None,

@@ -127,7 +127,7 @@ def test_a_configuration_that_does_not_fit_is_named(folder, entries, words):
 
 def test_a_patch_of_this_version_is_no_newer_one(folder):
     edit(folder, mmkp_version="0.1.99")
-    load(str(folder))
+    assert load(str(folder)).model.config.mmkp_version == "0.1.99"
 
 
 @pytest.mark.parametrize("key", ["mean_shape", "heads.joint.logits.weight"])

@@ -156,7 +156,9 @@ def ceilings(
     typer.echo("lips, NME / outer_eye_distance, of the best guess that knows only what the subset can know:")
     for subset, row in found.items():
         low, high = row["ci95"]
-        typer.echo(f"  {subset:<18} {row['lip_nme']:.4f} [{low:.4f}, {high:.4f}]  n = {row['n']}")
+        line = f"  {subset:<18} {row['lip_nme']:.4f} [{low:.4f}, {high:.4f}]  n = {row['n']}"
+        boxed = row.get("in_box")
+        typer.echo(line + (f"  {boxed['lip_nme']:.4f} where the head's roll is not told" if boxed else ""))
     told = f"all three have {gate['ratio']:.2f} of the error of {gate['best_single']}, the best single one"
     typer.echo(f"{told}; the data should allow {gate['limit']:.2f} or less")
     if not gate["passed"]:

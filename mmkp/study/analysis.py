@@ -145,14 +145,17 @@ def subset_table(grid: GridResults, condition: str, origin: Origin, ceilings: di
             rows.append([label(grid, arm), *(estimate(m) for m in means)])
     text = f"NME / {grid.normalizer} of {part} by subset of modalities, {condition}."
     if ceilings is not None and (condition == "covered" or not any("image" in s for s in subsets)):
-        known = [ceilings.get(s) for s in subsets]
+        known = [e and e.get("in_box", e) for e in map(ceilings.get, subsets)]
         rows.append(["ceiling", *(None if k is None else Estimate(k["lip_nme"], k["ci95"]) for k in known)])
         columns = list(zip(*(row[1:] for row in rows[:-1]), strict=True))
         best = [min((e.mean for e in column if e.mean is not None), default=None) for column in columns]
         both = zip(known, best, strict=True)
         ratios = [None if k is None or b is None else round(b / k["lip_nme"], 3) for k, b in both]
         rows.append(["lowest / ceiling", *ratios])
-        text += " Ceiling: the best guess from what a subset can know, by Monte Carlo (`mmkp ceilings`)."
+        text += (
+            " Ceiling: the best guess from what a subset can know, by Monte Carlo (`mmkp ceilings`); without the "
+            "image that is where the face's box lies, not how the head is rolled."
+        )
     return Table(f"subsets_{condition}", f"Subsets, {condition}", origin.caption(text), ["arm", *subsets], rows)
 
 

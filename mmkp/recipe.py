@@ -98,13 +98,15 @@ class TrainingSection(Section):
     lr_scales multiplies the learning rate of a part (image_backbone, image, text, audio, fusion, head, image_head: the
     image's own at model level); a part in `freeze` is not trained. precision `auto` is what `accelerate launch` was
     told, or none. evaluate_every also says how often a checkpoint to resume from is written. start_from: a checkpoint
-    (a packaged name, a folder, a Hub id) whose weights the model takes where they fit. lora_rank: the encoders are
+    (a packaged name, a folder, a Hub id) whose weights the model takes where they fit; start_parts: of these parts
+    alone, all without. lora_rank: the encoders are
     frozen and adapters of this rank trained beside them, which are added to them on saving. patience: evaluations
     without a better one that end the run. subsets: so many subsets of the modalities are drawn for each item and step,
     by augment.drop_*, over one pass of the encoders; 0: one, drawn before the encoders.
     """
 
     start_from: str | None = None
+    start_parts: tuple[Literal["encoders", "lifts", "fusion", "heads"], ...] = ()
     lora_rank: Annotated[int, Field(ge=1)] | None = None
     steps: Annotated[int, Field(ge=1)] = 1000
     batch_size: Annotated[int, Field(ge=1)] = 32

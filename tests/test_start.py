@@ -67,6 +67,17 @@ def test_an_image_checkpoint_goes_into_a_model_of_three_modalities(image_only):
     assert "keypoints: 3 of 3 keep their weights" in told
 
 
+@pytest.mark.parametrize("parts", [["encoders"], ["heads"], ["encoders", "heads"]])
+def test_only_the_parts_that_are_asked_for_are_taken(image_only, parts):
+    given, folder = image_only
+    target = model("a b c", ALL, seed=1, visibility=0.1)
+    fresh = {k: v.clone() for k, v in target.state_dict().items()}
+    start_from(target, folder, parts)
+    for name, value in target.state_dict().items():
+        copied = name.startswith(("encoders.image", "heads.joint")) and name.partition(".")[0] in parts
+        assert torch.equal(value, given.state_dict()[name] if copied else fresh[name]), name
+
+
 def test_rows_follow_the_names_of_the_keypoints(image_only):
     given, folder = image_only
     target = model("c new a", seed=1, visibility=0.1)

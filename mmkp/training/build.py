@@ -59,7 +59,7 @@ def build(recipe: Recipe) -> Parts:
     model, processor = make_model(config)
     notes = load_pretrained_encoders(model)
     if recipe.training.start_from:
-        notes += start_from(model, recipe.training.start_from)
+        notes += start_from(model, recipe.training.start_from, recipe.training.start_parts)
     if recipe.training.lora_rank:
         notes.append(add_lora(model, recipe.training.lora_rank))
     notes += [

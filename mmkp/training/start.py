@@ -7,7 +7,7 @@ by its keypoint, a model-level head by the joint one. What has no counterpart ke
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterator
+from collections.abc import Collection, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,12 +47,13 @@ class Slot:
     rows: tuple[Hashable, ...] = ()
 
 
-def start_from(model: Any, source: str) -> list[str]:
+def start_from(model: Any, source: str, parts: Collection[str] = ()) -> list[str]:
     """Copy weights from a checkpoint into a freshly made model, in place.
 
     Args:
         model: MmkpForKeypointDetection, whose own schema, modalities, fusion and input size may be others.
         source: a packaged name, a folder or a Hub id.
+        parts: encoders, lifts, fusion, heads; all that the checkpoint has without.
 
     Returns:
         Lines that say, part by part, what was taken and what starts anew.
@@ -67,7 +68,8 @@ def start_from(model: Any, source: str) -> list[str]:
         slots(given, {k: k for k in given.schema.keypoints}),
         slots(model, names | {k: ALL_OF.join(v) for k, v in outlines.items()}),
     )
-    taken = {name for name, slot in wanted.items() if _take(slot, _counterpart(name, held, given, model))}
+    asked = (name for name in wanted if not parts or name.partition(".")[0] in parts)
+    taken = {name for name in asked if _take(wanted[name], _counterpart(name, held, given, model))}
     if not taken:
         raise InputError(
             "training.start_from", expected=f"a checkpoint that shares parts with the model ({_outline(model)})",

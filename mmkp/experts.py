@@ -13,7 +13,7 @@ from torch import Tensor
 def weighted_sum(stacked: Float[Tensor, "B M *rest"], weights: Float[Tensor, "B M"]) -> Float[Tensor, " B *rest"]:
     """sum_m w_m x_m; a member of weight 0 is left out, whatever it holds (NaN included)."""
     weights = over(weights, stacked)
-    held = torch.where(weights > 0, stacked, torch.zeros_like(stacked))  # before the product: NaN * 0 has a gradient
+    held = torch.where(weights > 0, stacked, 0.0)  # before the product: NaN * 0 has a gradient
     return (held * weights.to(stacked.dtype)).sum(1)
 
 

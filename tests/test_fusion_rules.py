@@ -64,6 +64,23 @@ def test_log_softplus_has_its_inverse(value):
     assert inverse_log_softplus(log_softplus(x)).item() == pytest.approx(value, rel=1e-4, abs=1e-4)
 
 
+@pytest.mark.parametrize("function", [log_softplus, inverse_log_softplus])
+def test_their_gradients_are_those_of_finite_differences(function):
+    values = [-40.0, -16.0, -14.0, -5.0, -1.0, -0.7, -0.6, -0.1, 0.1, 1.0, 3.0]
+    x = torch.tensor(values, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(function, (x,), eps=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("low", [-30.0, -3.0])
+def test_both_are_exact_to_a_floats_precision(low):
+    x = torch.linspace(low, low + 33, 5001)
+    exact = torch.nn.functional.softplus(x.double(), threshold=1000).log()
+    torch.testing.assert_close(log_softplus(x).double(), exact, rtol=3e-7, atol=3e-7)
+    y = x.clamp_max(3.5)
+    exact = torch.expm1(y.double().exp()).log()
+    torch.testing.assert_close(inverse_log_softplus(y).double(), exact, rtol=5e-7, atol=5e-7)
+
+
 def logits(*weights: float) -> torch.Tensor:
     return torch.tensor(weights).log().view(1, 1, 1, -1)
 

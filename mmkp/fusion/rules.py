@@ -11,12 +11,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from mmkp.errors import InputError, nearest
-from mmkp.experts import weighted_sum
+from mmkp.experts import over, weighted_sum
 
 
 def masked_weights(logits: Float[Tensor, " M"], present: Bool[Tensor, "B M"]) -> Float[Tensor, "B M"]:
@@ -26,20 +25,57 @@ def masked_weights(logits: Float[Tensor, " M"], present: Bool[Tensor, "B M"]) ->
     return weights * present
 
 
+# log1p and expm1 are not vectorised on CPUs (several times the time of exp and log, torch 2.14), and the chain of steps
+# that replaces them would keep a tensor each for the gradient: hence two functions that say their gradient themselves.
+_LOW, _SERIES = -15.0, 0.5
+
+
+class _LogSoftplus(torch.autograd.Function):
+    """log(softplus(x)); the gradient is sigmoid(x) / softplus(x)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        inner = x.clamp_min(_LOW)  # below, the value falls as x does, to a float's precision
+        small = inner.abs().neg_().exp_()
+        above = small + 1
+        small.sub_(above - 1).div_(above)  # what rounding 1 + small lost (Kahan)
+        softplus = above.log_().add_(small).add_(inner.relu())
+        ctx.save_for_backward(x, softplus)
+        return softplus.log().add_(torch.add(x, -_LOW, out=small).clamp_max_(0))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        x, softplus = ctx.saved_tensors
+        return grads[0] * torch.where(x < _LOW, 1.0, x.sigmoid().div_(softplus))
+
+
+class _InverseLogSoftplus(torch.autograd.Function):
+    """The x for which log(softplus(x)) = y; the gradient is softplus(x) / sigmoid(x)."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor) -> Tensor:
+        softplus = y.exp()
+        small, large = softplus.clamp_max(_SERIES), softplus.clamp_min(_SERIES)
+        # log(expm1(s)) = log(s) + s / 2 + s^2 / 24 - s^4 / 2880 ... = s + log(1 - exp(-s))
+        series = small.square().mul_(-1 / 2880).add_(1 / 24).mul_(small).add_(0.5).mul_(small).add_(y)
+        x = torch.where(softplus < _SERIES, series, large.neg().exp_().neg_().add_(1).log_().add_(large))
+        ctx.save_for_backward(x, softplus)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        x, softplus = ctx.saved_tensors
+        return grads[0] * torch.where(x < _LOW, 1.0, softplus / x.sigmoid())
+
+
 def log_softplus(x: Tensor) -> Tensor:
     """log(softplus(x)), exact where softplus underflows: there it tends to x."""
-    low = x < -15
-    return torch.where(low, x, F.softplus(x.masked_fill(low, 0.0)).log())
+    return _LogSoftplus.apply(x)
 
 
 def inverse_log_softplus(y: Tensor) -> Tensor:
     """The x for which log(softplus(x)) = y."""
-    low, high = y < -12, y > 3
-    middle = torch.expm1(y.masked_fill(low | high, 0.0).exp()).log()
-    # softplus(x) = x + log(1 + exp(-x)): above 20 the second term is below a float's step
-    above = y.masked_fill(~high, 3.0).exp()
-    above = above + torch.log(-torch.expm1(-above))
-    return torch.where(low, y, torch.where(high, above, middle))
+    return _InverseLogSoftplus.apply(y)
 
 
 class FusionRule(nn.Module):
@@ -93,9 +129,11 @@ class FusionRule(nn.Module):
         if self.kind != "product":
             return weighted_sum(stacked, weights)
         held = present.view(*present.shape, *[1] * (stacked.ndim - 2))
-        stacked = torch.where(held, stacked, torch.zeros_like(stacked))
+        stacked = torch.where(held, stacked, 0.0)
         with torch.autocast(stacked.device.type, enabled=False):
-            joined = inverse_log_softplus(weighted_sum(log_softplus(stacked.float()), weights))
+            shares = zip(stacked.float().unbind(1), over(weights, stacked).unbind(1), strict=True)
+            # member by member: a CPU's caches hold what one of them needs
+            joined = inverse_log_softplus(sum((log_softplus(x) * w for x, w in shares), torch.zeros(())))
         alone = (present.sum(1) == 1).view(-1, *[1] * (joined.ndim - 1))
         joined = torch.where(alone, weighted_sum(stacked.float(), weights), joined)
         return joined.to(stacked.dtype) * present.any(1).view(-1, *[1] * (joined.ndim - 1))

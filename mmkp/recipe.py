@@ -129,6 +129,11 @@ class TrainingSection(Section):
     patience: Annotated[int, Field(ge=1)] | None = None
     trackers: tuple[str, ...] = ()
 
+    @property
+    def warmup_share(self) -> float:
+        """Of the steps, those of warming up."""
+        return self.warmup_steps / self.steps
+
 
 class Recipe(Section):
     """A whole run."""

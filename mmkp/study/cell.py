@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import shutil
@@ -25,9 +26,9 @@ from mmkp.evaluation.predictions import Predictions
 from mmkp.evaluation.report import _worst_by_group as worst_by_group
 from mmkp.evaluation.score import GroupBootstrap
 from mmkp.study.corruptions import spoiled
-from mmkp.study.plan import Cell
+from mmkp.study.plan import Cell, Folders, settings_key
 from mmkp.study.recipe import Loaded
-from mmkp.study.results import ALL, CellResults, blocks_of
+from mmkp.study.results import ALL, CellResults, blocks_of, read_meta
 
 WORST = 6  # pictures of each cell and condition
 Predict = Callable[[KeypointDataset, Sequence[str], Sequence[str]], Predictions]
@@ -117,12 +118,12 @@ def spread(count: int, wanted: int) -> list[int]:
 
 
 def subsets_of(loaded: Loaded, arm: str, asked: tuple[str, ...] | None = None) -> list[str]:
-    """The subsets that an arm is judged by: those asked for that it has, all of its own without."""
+    """The subsets that an arm is judged by: those asked for that it has and all of its modalities; all without."""
     from mmkp.evaluation.predict import all_subsets
 
     own = all_subsets(loaded.modalities[arm])
     asked = asked or loaded.study.evaluate.subsets
-    return [s for s in own if asked is None or s in asked] or [own[-1]]
+    return [s for s in own if asked is None or s in asked or s == own[-1]]
 
 
 def _train(loaded: Loaded, cell: Cell, folder: Path, threads: int) -> tuple[Predict, dict[str, Any]]:
@@ -163,27 +164,59 @@ def _train(loaded: Loaded, cell: Cell, folder: Path, threads: int) -> tuple[Pred
 
 
 def _steps(loaded: Loaded, cell: Cell, folder: Path, threads: int) -> tuple[int, dict[str, Any]]:
-    """The steps of a cell: the budget's, or those that were found to fit when the cell was begun."""
-    from mmkp.study.cost import PROBE_STEPS, steps_within
-
-    budget, note = loaded.study.budget, folder / "cell.json"
+    """The steps of a cell: the budget's, or those that were found to fit when the arm was first begun."""
+    note = folder / "cell.json"
     before = json.loads(note.read_text()) if note.is_file() else {}
     if before.get("key") != cell.key:
         shutil.rmtree(folder, ignore_errors=True)
-        steps, each = budget.steps, None
+        steps, each = loaded.study.budget.steps, None
         if steps is None:
-            assert budget.cpu_seconds is not None  # the study was checked: one of the two is there
-            scratch = folder.with_name(f"{folder.name}.probe")
-            shutil.rmtree(scratch, ignore_errors=True)
-            recipe = with_threads(loaded.recipe(cell.arm, cell.seed, PROBE_STEPS), threads)
-            steps, each = steps_within(budget.cpu_seconds, recipe, scratch)
-            shutil.rmtree(scratch, ignore_errors=True)
+            steps, each = _steps_of_arm(loaded, cell, folder.parent, threads)
         before = {"key": cell.key, "steps": steps, "cpu_s_per_step": each}
         folder.mkdir(parents=True, exist_ok=True)
-        part = note.with_suffix(".part")
-        part.write_text(json.dumps(before))
-        os.replace(part, note)
+        _write(note, before)
     return before["steps"], {"cpu_s_per_step": before["cpu_s_per_step"]}
+
+
+def _steps_of_arm(loaded: Loaded, cell: Cell, runs: Path, threads: int) -> tuple[int, float]:
+    """The steps that fit into an arm's budget, and the CPU-seconds of one, the same for all its seeds: what a finished
+    cell or the run of another seed has found, else by a probe; who comes second waits for the first's."""
+    from mmkp.study.cost import PROBE_STEPS, steps_within
+
+    seconds, first = loaded.study.budget.cpu_seconds, loaded.study.seeds[0]
+    assert seconds is not None  # the study was checked: it has steps or seconds
+    settings = settings_key(loaded, cell.arm, first)
+    note = runs / f"{cell.arm}.steps.json"
+    with (runs / f"{cell.arm}.steps.lock").open("a") as lock:
+        fcntl.lockf(lock, fcntl.LOCK_EX)
+        found = json.loads(note.read_text()) if note.is_file() else {}
+        if found.get("settings") != settings:
+            found = _steps_of_cells(loaded, cell.arm, Folders(runs.parent)) or {}
+        if not found:
+            scratch = runs / f"{cell.arm}.probe"
+            shutil.rmtree(scratch, ignore_errors=True)
+            recipe = with_threads(loaded.recipe(cell.arm, first, PROBE_STEPS), threads)
+            steps, each = steps_within(seconds, recipe, scratch)
+            shutil.rmtree(scratch, ignore_errors=True)
+            found = {"steps": steps, "cpu_s_per_step": each}
+        _write(note, {**found, "settings": settings})
+    return found["steps"], found["cpu_s_per_step"]
+
+
+def _steps_of_cells(loaded: Loaded, arm: str, folders: Folders) -> dict[str, Any] | None:
+    """What the arm's finished cells of these settings took."""
+    for seed in loaded.study.seeds:
+        meta = read_meta(folders.cells / f"{arm}-{seed}.parquet")
+        same = meta and meta["status"] == "done" and meta.get("settings") == settings_key(loaded, arm, seed)
+        if meta and same:
+            return {k: meta[k] for k in ("steps", "cpu_s_per_step")}
+    return None
+
+
+def _write(path: Path, plain: dict[str, Any]) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(plain))
+    os.replace(part, path)
 
 
 def with_threads(recipe: Any, threads: int) -> Any:

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmkp.recipe import Recipe
 from mmkp.training.loop import Trainer
 
-PROBE_STEPS, PROBE_WARM = 14, 6  # as in benchmarks/systems.py: the first steps allocate
+PROBE_STEPS, PROBE_WARM = 30, 14  # the first steps allocate, and compile convolutions for each number of pictures
 TIMED, TIMED_WARM = 12, 4
 BATCHES = (1, 32)
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,25 @@ from mmkp.study import results
 from mmkp.study.corruptions import check_names
 from mmkp.study.recipe import Loaded
 
-CELL_VERSION = 1  # raise it when the same recipe, seed and data would give other results
+CELL_VERSION = 2  # raise it when the same recipe, seed and data would give other results
 FREE = ("threads", "workers", "log_every", "trackers")  # of training: what a result does not depend on
 
 
 @dataclass(frozen=True)
 class Cell:
-    """An arm and a seed; `key` is a hash of everything that its results depend on."""
+    """An arm and a seed.
+
+    Attributes:
+        key: a hash of everything that its results depend on.
+        settings: the same without the data, which is not at hand wherever cells are read.
+        data: (split, fingerprint) of each split.
+    """
 
     arm: str
     seed: int
     key: str
+    settings: str = ""
+    data: tuple[tuple[str, str], ...] = ()
 
     @property
     def name(self) -> str:
@@ -71,7 +80,7 @@ def plan(loaded: Loaded, only: str | None = None) -> list[Cell]:
     study = loaded.study
     arms = [study.arm(only).name] if only else [arm.name for arm in study.arms]
     prints = {arm: _fingerprints(loaded, arm) for arm in arms}
-    return [Cell(arm, seed, _key(loaded, arm, seed, prints[arm])) for seed in study.seeds for arm in arms]
+    return [cell_of(loaded, arm, seed, prints[arm]) for seed in study.seeds for arm in arms]
 
 
 def state(path: Path, cell: Cell, retry: bool = False) -> str:
@@ -94,7 +103,7 @@ def put_aside(path: Path) -> Path:
     return target
 
 
-def _fingerprints(loaded: Loaded, arm: str) -> dict[str, Any]:
+def _fingerprints(loaded: Loaded, arm: str) -> dict[str, str]:
     """Of the three splits; the data is generated here, once, where it has to be."""
     data: Any = loaded.recipe(arm, loaded.study.seeds[0], 1).data
     judged, made = loaded.study.evaluate, {}
@@ -117,21 +126,48 @@ def _check_schema(loaded: Loaded, schema: KeypointSchema) -> None:
     check_names(f"study {study.name} corruptions", [n for c in study.corruptions for n in c.names], schema)
 
 
-def _key(loaded: Loaded, arm: str, seed: int, fingerprints: dict[str, Any]) -> str:
+def cell_of(loaded: Loaded, arm: str, seed: int, fingerprints: dict[str, str]) -> Cell:
+    """The cell of an arm and a seed on data of these fingerprints, by split."""
+    depends = _depends(loaded, arm, seed)
+    return Cell(arm, seed, _hash({**depends, "data": fingerprints}), _hash(depends), tuple(fingerprints.items()))
+
+
+def settings_key(loaded: Loaded, arm: str, seed: int) -> str:
+    """A hash of everything that a cell's results depend on but for the data."""
+    return _hash(_depends(loaded, arm, seed))
+
+
+def _depends(loaded: Loaded, arm: str, seed: int) -> dict[str, Any]:
     study = loaded.study
     # without what is as usual, so that a recipe may learn new keys; a default that changes raises CELL_VERSION
     dump: dict[str, Any] = {"mode": "json", "exclude_defaults": True}
     recipe = loaded.recipe(arm, seed, study.budget.steps or 1).model_dump(**dump)
     recipe["training"] = {k: v for k, v in recipe.get("training", {}).items() if k not in FREE}
+    start = recipe["training"].get("start_from")
     recipe["data"] = {k: v for k, v in recipe["data"].items() if k == "validation_samples"}  # the rest: fingerprints
     recipe.pop("name")
     depends = {
         "version": CELL_VERSION, "recipe": recipe, "seed": seed, "budget": study.budget.model_dump(**dump),
         "evaluate": study.evaluate.model_dump(**dump, exclude={"batch_size", "primary"}),
-        "part": study.evaluate.primary.part, "data": fingerprints,
+        "part": study.evaluate.primary.part,
         "corruptions": [c.model_dump(**dump, exclude={"arms"}) for c in study.corruptions_of(arm)],
         "reference": arm == loaded.reference,
     }  # fmt: skip
+    if start:
+        depends["start"] = _weights_of(start)
     if recipe.get("kind") == "classic":
         depends.pop("budget")  # it is fitted in one go
+    return depends
+
+
+@lru_cache
+def _weights_of(checkpoint: str) -> str:
+    """A hash of a checkpoint's weights: one that is trained anew under its old name is another start."""
+    from mmkp.hub import digest_of, load
+
+    found = load(checkpoint)
+    return digest_of(found.model, found.processor)
+
+
+def _hash(depends: dict[str, Any]) -> str:
     return hashlib.sha1(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]

@@ -19,6 +19,11 @@ from mmkp.recipe import Count, FusionSection, Positive, Recipe, Section, parse_o
 Modality = Literal["image", "text", "audio"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=60)]
 Severity = Annotated[int, Field(ge=1, le=5)]
+# What the study itself says, the same for every arm: a change of one arm would break what is compared.
+OWNED = {
+    "name": "arms", "training.steps": "budget", "training.seed": "seeds", "training.evaluate_every": "budget.checks",
+    "data.dataset": "data.dataset", "data.options": "data.options",
+}  # fmt: skip
 Many = Annotated[int, Field(ge=1)]
 
 
@@ -92,7 +97,8 @@ class CorruptionSection(Section):
 class Study(Section):
     """A whole study.
 
-    recipe: the base of the arms; changes: {a.b: value} of it, for all arms that have no recipe of their own.
+    recipe: the base of the arms; changes: {a.b: value} of it, for all arms that have no recipe of their own. The steps
+    of warming up keep their share of all steps, unless changes name them.
     reference: the arm that paired tests compare with; the specialist of the image without. tuning: in words, how the
     settings of the arms were chosen. alpha: of the verdict, after correction; margin: a ratio within 1 +- margin is no
     difference that matters. ceilings: put `mmkp ceilings` beside the table (talker only).
@@ -164,6 +170,8 @@ class Loaded:
         study, arm = self.study, self.study.arm(name)
         where = f"(study {study.name}, arm {name})"
         plain = copy.deepcopy(self.base if arm.recipe is None else self._read(arm.recipe))
+        if not isinstance(plain.get("data", {}), dict):
+            parse_recipe(plain, where)  # says what is wrong with it
         plain["data"] = {**plain.get("data", {}), **self._data(own=arm.recipe is not None)}
         changes = {} if arm.recipe else dict(study.changes)
         if plain.get("kind") == "classic":
@@ -174,11 +182,11 @@ class Loaded:
                 changes[f"augment.drop_{arm.modalities[0]}"] = 0.0
         if arm.fusion is not None:
             put(plain, "model.fusion", arm.fusion.model_dump())
-        share = float(_get(plain, "training.warmup_steps", 100)) / float(_get(plain, "training.steps", 1000))
+        share = parse_recipe(plain, where).training.warmup_share
+        changes = {"training.warmup_steps": max(1, round(min(share, 0.5) * steps)), **changes, **arm.changes}
         changes |= {
             "name": f"{study.name}-{name}-{seed}", "training.seed": seed, "training.steps": steps,
-            "training.warmup_steps": max(1, round(min(share, 0.5) * steps)),
-            "training.evaluate_every": max(1, -(-steps // study.budget.checks)), **arm.changes,
+            "training.evaluate_every": max(1, -(-steps // study.budget.checks)),
         }  # fmt: skip
         for key, value in changes.items():
             put(plain, key, value)
@@ -198,7 +206,8 @@ class Loaded:
 
     def _data(self, own: bool) -> dict[str, Any]:
         """The data section's entries that hold for every arm; the train split's options are an own recipe's own."""
-        entries = {**self.base.get("data", {}), **self.study.data.model_dump(exclude_none=True)}
+        given = self.base.get("data", {})
+        entries = {**(given if isinstance(given, dict) else {}), **self.study.data.model_dump(exclude_none=True)}
         wanted = ("dataset", "options", *(() if own else ("train_options",)))
         return {k: entries[k] for k in wanted if k in entries}
 
@@ -249,9 +258,12 @@ def check(study: Study) -> None:
     if (study.budget.steps is None) == (study.budget.cpu_seconds is None):
         got = "both" if study.budget.steps else "neither"
         raise InputError(f"{where} budget", expected="steps or cpu_seconds", got=got)
-    for section in study.corruptions:
-        for arm in section.arms or ():
-            study.arm(arm)
+    for key in (key for changes in (study.changes, *(arm.changes for arm in study.arms)) for key in changes):
+        owned = next((o for o in OWNED if f"{key}.".startswith(f"{o}.") or o.startswith(f"{key}.")), None)
+        if owned is not None:
+            remedy = f"Say it in the study's {OWNED[owned]}."
+            raise InputError(f"{where} changes", expected="what arms may differ in", got=key, remedy=remedy)
+    _check_corruptions(study)
     _check_subsets(study)
     from mmkp.data.corrupt import CONDITIONS
     from mmkp.study.corruptions import check_names
@@ -261,7 +273,29 @@ def check(study: Study) -> None:
             raise InputError(
                 f"{where} evaluate.conditions", expected="a known one", got=repr(name), remedy=nearest(name, CONDITIONS)
             )
+    for name in study.evaluate.primary.conditions:
+        if name not in study.evaluate.conditions and "conditions" in study.evaluate.primary.model_fields_set:
+            raise InputError(
+                f"{where} evaluate.primary.conditions", expected="one of evaluate.conditions", got=repr(name),
+                remedy=nearest(name, study.evaluate.conditions),
+            )  # fmt: skip
     check_names(f"{where} corruptions", [n for c in study.corruptions for n in c.names])
+
+
+def _check_corruptions(study: Study) -> None:
+    """Every arm is put through a corruption once, on one set of items."""
+    for section in study.corruptions:
+        for arm in section.arms or ():
+            study.arm(arm)
+        if len(set(section.severities)) < len(section.severities):
+            where = f"study {study.name} corruptions severities"
+            raise InputError(where, expected="each once", got=str(list(section.severities)))
+    for each in study.arms:
+        names = [name for section in study.corruptions_of(each.name) for name in section.names]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            where = f"study {study.name} corruptions, arm {each.name}"
+            raise InputError(where, expected="each corruption once", got=f"{twice[0]!r} more than once")
 
 
 def _check_subsets(study: Study) -> None:

@@ -52,6 +52,7 @@ class Grid:
     ) -> None:  # fmt: skip
         self.loaded, self.command = loaded, command(study, overrides)
         self.folders, self.retry, self.say = Folders(out), retry, say
+        self._failed: set[str] = set()  # cells that had failed before
         self.devices = devices()
         self.workers = workers or max(1, len(self.devices))
         self.threads = max(1, cores() // self.workers // _ranks())
@@ -73,6 +74,7 @@ class Grid:
         """
         self.folders.make()
         cells = plan(self.loaded, only)
+        self._failed = {c.name for c in cells if state(self.folders.cell(c), c) == "failed"}
         waiting = [c for c in cells if self._is_open(c)]
         if len(waiting) < len(cells):
             self.say(f"{len(cells) - len(waiting)} of {len(cells)} cells are finished and not run again")
@@ -112,10 +114,12 @@ class Grid:
                 lock.close()
                 continue
             waiting.remove(cell)
-            if state(self.folders.cell(cell), cell) == "done":  # by another process, since this one looked
-                lock.close()
-                progress.finished(cell, None, "done elsewhere")
+            found = state(self.folders.cell(cell), cell)
+            if found == "done" or (found == "failed" and cell.name not in self._failed):
+                lock.close()  # another process has run it since this one looked
+                progress.finished(cell, None, f"{found} elsewhere")
                 continue
+            self.folders.cell(cell).unlink(missing_ok=True)  # a failure that is tried again
             slot = next(i for i in range(self.workers) if i not in [r.slot for r in running])
             running.append(self._launch(cell, lock, slot))
 
@@ -192,6 +196,7 @@ def run_study(
     if report_only:
         if not any(Folders(out).cells.glob("*.parquet")):
             raise InputError(f"--report {out}", expected="finished cells in its folder cells/", got="none there")
+        _measure_ceilings(loaded, out)
         return write_report(loaded, out, say)
     grid = Grid(loaded, study, overrides, out, workers=workers, retry=retry, say=say)
     found = grid.run(only)

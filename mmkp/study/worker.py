@@ -84,6 +84,7 @@ def save(made: Any, job: Job, folders: Folders) -> Path:
         made.meta["error"] = error.replace(str(job.out), "OUT").replace(str(Path.cwd()), ".")
     made.meta = {
         "status": "done", "study": study.name, "arm": cell.arm, "seed": cell.seed, "key": cell.key,
+        "settings": cell.settings, "data": dict(cell.data),
         "modalities": loaded.modalities[cell.arm], "classic": cell.arm in loaded.classic,
         "budget": study.budget.model_dump(exclude_none=True), "threads": job.threads, "command": job.command,
         "commit": commit(), "mmkp": mmkp.__version__, "versions": versions, **made.meta,

@@ -130,11 +130,29 @@ def test_severities_are_five_and_run_from_mild_to_strong() -> None:
         assert corruption.what and corruption.unit
 
 
-def test_seed_is_of_item_corruption_and_severity() -> None:
-    # worked out by `printf 'clip_a/3\nblur\n2' | sha1sum`: its first sixteen hexadecimal digits
-    assert cs.seed_of("clip_a/3", "blur", 2) == 0x6EF5FB3788E92EAB
+def test_seed_is_of_item_and_corruption() -> None:
+    # worked out by `printf 'clip_a/3\nblur' | sha1sum`: its first sixteen hexadecimal digits
+    assert cs.seed_of("clip_a/3", "blur") == 0x891585A9138E4D3E
     noisy = [cs.corrupt(face(id=i), "audio_noise", s).audio for i, s in (("x", 2), ("y", 2), ("x", 3))]
     assert not np.array_equal(noisy[0], noisy[1]) and not np.array_equal(noisy[0], noisy[2])
+
+
+def test_what_is_missing_at_a_low_rate_is_missing_at_a_higher_one() -> None:
+    for name, modality in (("missing_audio", "audio"), ("conflict_audio", "audio"), ("conflict_text", "text")):
+        items = [face(id=f"i{i}") for i in range(60)]
+        changed = [
+            {x.id for x in items if getattr(cs.corrupt(x, name, s, donors()), modality) is not getattr(x, modality)}
+            for s in range(1, 6)
+        ]
+        assert all(a <= b for a, b in zip(changed, changed[1:], strict=False)), name
+        assert 0 < len(changed[0]) < len(changed[-1]) == 60
+
+
+def test_a_picture_turns_to_the_same_side_at_every_severity() -> None:
+    for group in ("a", "b", "c", "d"):
+        tips = [cs.corrupt(face(group=group), "rotation", s).keypoints_xy[0, 0] for s in range(6)]
+        steps = np.sign(np.diff(tips)[:2])
+        assert steps[0] == steps[1]
 
 
 def test_frames_of_a_clip_share_what_stays_in_place() -> None:
@@ -411,10 +429,13 @@ def test_typos_are_about_that_share_of_the_letters() -> None:
 
 
 def test_shuffled_and_cut_texts_by_hand() -> None:
-    tokens = sorted(TEXT.split())
+    own = TEXT.replace("|", "").split()
+    place = [i for i, token in enumerate(TEXT.split()) if "|" in token]
     for text in texts("shuffled_words", 5, 30):
-        assert sorted(text.split()) == tokens
-        assert all(a != b for a, b in zip(text.split(), TEXT.split(), strict=True))  # at share 1 every word has moved
+        words = text.replace("|", "").split()
+        assert sorted(words) == sorted(own)
+        assert all(a != b for a, b in zip(words, own, strict=True))  # at share 1 every word has moved
+        assert [i for i, token in enumerate(text.split()) if "|" in token] == place  # and the cursor has not
     assert cs.corrupt(face(text="a|gain"), "shuffled_words", 5).text == "a|gain"
     assert set(texts("empty_text", 5, 20)) == {None}
     # at share 0.6, two of five words are left; the word with the cursor is gone, the cursor is not

@@ -12,7 +12,7 @@ from mmkp.data.corruptions import CORRUPTIONS
 from mmkp.errors import InputError
 from mmkp.study import plan as planning
 from mmkp.study.origin import command
-from mmkp.study.plan import _key
+from mmkp.study.plan import cell_of, settings_key
 from mmkp.study.recipe import load_study
 
 ROOT = Path(__file__).parents[2]
@@ -89,6 +89,13 @@ def test_an_arm_is_the_base_recipe_with_its_changes(tmp_path):
         ({"evaluate": {"conditions": ["coverd"]}}, "Did you mean 'covered'"),
         ({"evaluate": {"subsets": ["image+txt"]}}, "Did you mean 'image+text'"),
         ({"evaluate": {"primary": {"prt": "lips"}}}, "Did you mean 'part'"),
+        ({"evaluate": {"primary": {"conditions": ["coverd"]}}}, "Did you mean 'covered'"),
+        ({"corruptions": [{"names": ["blur"], "severities": [1, 1]}]}, "each once"),
+        ({"corruptions": [{"names": ["blur"]}, {"names": ["blur"], "items": 9}]}, "'blur' more than once"),
+        ({"changes": {"training.steps": 9}}, "Say it in the study's budget"),
+        ({"changes": {"training": {"steps": 9}}}, "got training"),
+        ({"arms": [{"name": "image", "modalities": ["image"], "changes": {"training.seed": 3}}]}, "study's seeds"),
+        ({"changes": {"training.warmup_steps": "many"}}, "training.warmup_steps"),
         ({"kind": None}, "kind: study"),
         ({"recipe": "nothing.yaml"}, "none there"),
         ({"name": None}, "expected a value, got none"),
@@ -112,7 +119,7 @@ def test_files_that_are_no_studies(tmp_path):
 
 def test_a_key_holds_what_a_result_depends_on_and_nothing_else(tmp_path):
     def key(arm: str = "gated", seed: int = 0, prints: dict = PRINTS, **changes: Any) -> str:
-        return _key(load_study(written(tmp_path, **changes)), arm, seed, prints)
+        return cell_of(load_study(written(tmp_path, **changes)), arm, seed, prints).key
 
     base = key()
     assert base == key(changes={"training.log_every": 3, "training.threads": 2}, tuning="by hand", alpha=0.05)
@@ -125,6 +132,54 @@ def test_a_key_holds_what_a_result_depends_on_and_nothing_else(tmp_path):
     ]  # fmt: skip
     assert len({base, *others}) == 8
     assert base == key(corruptions=[{"names": ["blur"], "arms": ["image"]}])  # another arm's
+
+
+def test_the_settings_of_a_cell_do_not_know_its_data(tmp_path):
+    loaded = load_study(written(tmp_path))
+    one, other = (cell_of(loaded, "gated", 0, {**PRINTS, "test": test}) for test in ("a", "b"))
+    assert one.key != other.key
+    assert one.settings == other.settings == settings_key(loaded, "gated", 0)
+    assert settings_key(loaded, "gated", 1) != one.settings
+
+
+def test_a_checkpoint_that_is_trained_anew_under_its_name_is_another_start(tmp_path):
+    import torch
+
+    from mmkp.configuration_mmkp import MmkpConfig
+    from mmkp.processing_mmkp import make_processor
+    from mmkp.study.plan import _weights_of
+    from mmkp.training.build import make_model
+
+    def settings(seed: int) -> str:
+        torch.manual_seed(seed)
+        plain = {"name": "made", "keypoints": ["a", "b"]}
+        small = {"backbone": "test_efficientnet", "stride": 8}
+        made, _ = make_model(
+            MmkpConfig(modalities=("image",), keypoint_schema=plain, hidden_size=16, image_config=small)
+        )
+        made.save_pretrained(tmp_path / "start")
+        make_processor(made.config).save_pretrained(tmp_path / "start")
+        _weights_of.cache_clear()
+        changes = {"training.start_from": str(tmp_path / "start")}
+        return settings_key(load_study(written(tmp_path, changes=changes)), "gated", 0)
+
+    first = settings(0)
+    assert first == settings(0) != settings(1)
+
+
+def test_warming_up_keeps_its_share_unless_it_is_named(tmp_path):
+    base = load_study(written(tmp_path)).recipe("gated", 0, 1000).training
+    assert base.warmup_steps == 67  # 80 of the 1200 of recipes/quickstart.yaml
+    named = load_study(written(tmp_path, changes={"training.warmup_steps": 7})).recipe("gated", 0, 1000).training
+    assert named.warmup_steps == 7
+
+
+def test_all_modalities_of_an_arm_are_always_judged(tmp_path):
+    from mmkp.study.cell import subsets_of
+
+    loaded = load_study(written(tmp_path, evaluate={"subsets": ["text", "image"]}))
+    assert subsets_of(loaded, "gated") == ["image", "text", "image+text+audio"]
+    assert subsets_of(loaded, "image") == ["image"]
 
 
 def test_a_command_does_not_say_where_things_lie(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import signal
 from pathlib import Path
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 from mmkp.cli import app
 from mmkp.errors import InputError
+from mmkp.study.cost import PROBE_STEPS
 from mmkp.study.plan import Cell, Folders
 from mmkp.study.progress import Progress, left_in_words
 from mmkp.study.recipe import load_study
@@ -145,18 +147,48 @@ def test_a_cell_killed_in_the_middle_goes_on_where_it_was(ran, tmp_path, monkeyp
 
 
 @NEEDS
-def test_seconds_become_steps_once_and_for_all(ran, tmp_path):
-    """The probe's steps are kept with the cell, so that a resume trains as many."""
+def test_seconds_become_steps_once_and_for_all_seeds(ran, tmp_path):
+    """The probe's steps are kept with the arm: another seed and a resume train as many; a cell knows them too."""
     from mmkp.study.cell import _steps
+    from mmkp.study.plan import settings_key
 
-    loaded, folder = load_study(ran[0], ["budget.steps=null", "budget.cpu_seconds=0.001"]), tmp_path / "image-0"
-    cell = Cell("image", 0, "k")
-    steps, meta = _steps(loaded, cell, folder, 1)
-    assert steps == 14  # the least
+    loaded = load_study(ran[0], ["budget.steps=null", "budget.cpu_seconds=0.001", "seeds=[0, 1]"])
+    runs = Folders(tmp_path).runs
+    Folders(tmp_path).make()
+    steps, meta = _steps(loaded, Cell("image", 0, "k"), runs / "image-0", 1)
+    assert steps == PROBE_STEPS  # the least
     assert meta["cpu_s_per_step"] > 0
-    assert not (tmp_path / "image-0.probe").exists()
-    loaded.study.budget.__dict__["cpu_seconds"] = 1e9
-    assert _steps(loaded, cell, folder, 1)[0] == 14
+    assert not (runs / "image.probe").exists()
+    note = runs / "image.steps.json"
+    found = json.loads(note.read_text())
+    note.write_text(json.dumps({**found, "steps": 77}))
+    assert _steps(loaded, Cell("image", 0, "k"), runs / "image-0", 1)[0] == steps  # a resume
+    assert _steps(loaded, Cell("image", 1, "k"), runs / "image-1", 1)[0] == 77  # another seed
+    note.unlink()
+    settings = settings_key(loaded, "image", 1)
+    known = {"status": "done", "settings": settings, "steps": 99, "cpu_s_per_step": 1.0}
+    CellResults(known).save(Folders(tmp_path).cells / "image-1.parquet")
+    assert _steps(loaded, Cell("image", 0, "other"), runs / "image-0", 1)[0] == 99  # another machine's cell
+    changed = load_study(ran[0], ["budget.steps=null", "budget.cpu_seconds=0.002", "seeds=[0, 1]"])
+    assert _steps(changed, Cell("image", 0, "third"), runs / "image-0", 1)[0] == PROBE_STEPS  # of another budget
+
+
+@NEEDS
+@pytest.mark.parametrize("elsewhere", ["done", "failed"])
+def test_a_cell_that_another_process_has_run_meanwhile_is_not_run_again(ran, tmp_path, elsewhere, monkeypatch):
+    study, out, _, _ = ran
+    said: list[str] = []
+    later = grid(study, tmp_path, said)
+    name = {"done": "gated-0", "failed": "wild-0"}[elsewhere]
+
+    def finish_elsewhere(cells):
+        (tmp_path / "cells" / f"{name}.parquet").write_bytes((out / "cells" / f"{name}.parquet").read_bytes())
+        return []
+
+    monkeypatch.setattr("mmkp.study.run.Progress.__enter__", lambda self: finish_elsewhere(()) or self)
+    monkeypatch.setattr(Grid, "_launch", lambda *_: pytest.fail("it was run again"))
+    assert later.run(name[:-2]) == {name: elsewhere}
+    assert f"{elsewhere} elsewhere" in said[-1]
 
 
 def test_bad_input_of_the_command(tmp_path):
@@ -165,11 +197,21 @@ def test_bad_input_of_the_command(tmp_path):
         assert isinstance(done.exception, InputError), done.output
         return str(done.exception)
 
+    def spoiled(section: str, value: object) -> Path:
+        path = tmp_path / "base.yaml"
+        path.write_text(
+            yaml.safe_dump({**yaml.safe_load((ROOT / "recipes" / "quickstart.yaml").read_text()), section: value})
+        )
+        return path
+
     assert "Did you mean 'toy'" in run(str(TOY.parent / "toi.yaml"))
     assert "Did you mean 'gated'" in run(str(TOY), "--only", "gatd")
     assert "finished cells" in run(str(TOY), "--report")
     assert "Did you mean 'seeds'" in run(str(TOY), "seds=[1]")
     assert "none of them" in run(str(TOY), "data.dataset=talkr")
+    assert "training.steps" in run(str(TOY), "recipe=" + str(spoiled("training", {"steps": 0})))
+    assert "training.steps" in run(str(TOY), "recipe=" + str(spoiled("training", {"steps": "many"})))
+    assert "data" in run(str(TOY), "recipe=" + str(spoiled("data", "x")))
     assert "Did you mean 'lips'" in run(str(TOY), "evaluate.primary.part=lisp")
     assert "Did you mean 'occlude_lips'" in run(str(TOY), "corruptions=[{names: [occlude_lisp]}]")
 

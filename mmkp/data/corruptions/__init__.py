@@ -107,9 +107,10 @@ def corruptions_for(schema: KeypointSchema) -> dict[str, Corruption]:
     return {f"occlude_{group}": occluder(schema, group) for group in schema.groups} | general
 
 
-def rng_of(sample: Sample, name: str, severity: int, scope: str = "item") -> np.random.Generator:
-    """The generator of an item (or of its whole group) under a corruption: the same in every process and order."""
-    return np.random.default_rng(seed_of(sample.group if scope == "group" else sample.id, name, severity))
+def rng_of(sample: Sample, name: str, scope: str = "item") -> np.random.Generator:
+    """The generator of an item (or of its whole group) under a corruption: the same at every severity, in every process
+    and order."""
+    return np.random.default_rng(seed_of(sample.group if scope == "group" else sample.id, name))
 
 
 def corrupt(
@@ -134,4 +135,4 @@ def corrupt(
     corruption = cast(Corruption, choose("corruption", name, CORRUPTIONS if corruptions is None else corruptions))
     if severity == 0 and not isinstance(severity, bool):
         return sample
-    return corruption.apply(sample, severity, rng_of(sample, name, severity, corruption.scope), donors)
+    return corruption.apply(sample, severity, rng_of(sample, name, corruption.scope), donors)

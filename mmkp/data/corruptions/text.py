@@ -64,13 +64,15 @@ def dropped_words(text: str, probability: float, rng: np.random.Generator) -> st
 
 
 def shuffled_words(text: str, share: float, rng: np.random.Generator) -> str:
-    """That share of the words change places, each with another; a lone word cannot."""
+    """That share of the words change places, each with another; a lone word cannot. The cursor stays in place."""
     tokens = text.split()
+    bare = [token.replace(CURSOR, "") for token in tokens]
     places = np.array([i for i, token in enumerate(tokens) if token != CURSOR], dtype=int)
     count = min(len(places), 2 * _about(share * len(places) / 2, rng))
     order = rng.permutation(places)[:count]
-    moved = dict(zip(order, np.roll(order, 1), strict=True))
-    return " ".join(tokens[moved.get(i, i)] for i in range(len(tokens)))
+    for place, source in zip(order, np.roll(order, 1), strict=True):
+        tokens[place] = _with_cursor(bare[source], tokens[place])
+    return " ".join(tokens)
 
 
 def empty_text(text: str, share: float, rng: np.random.Generator) -> str | None:

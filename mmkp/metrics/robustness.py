@@ -3,12 +3,14 @@
 The papers write these for an accuracy. Here the performance of a model is minus its error, so that every robustness
 stays "higher is better", while the two corruption errors of Hendrycks and Dietterich stay "lower is better".
 
-A *curve* is (..., S + 1): the error e_0 on clear data and e_1 ... e_S at severities 1 to S, in any one unit (NME).
+A *curve* is (..., S + 1): the error e_0 on clear data and e_1 ... e_S at S severities (1 to S unless others are
+named), in any one unit (NME).
 A baseline has the shape of the curves; its axes have names of their own so that another shape meets a plain error.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -27,23 +29,34 @@ class PairedBootstrap(Protocol):
     def compare(self, values: np.ndarray, base: np.ndarray) -> dict[str, Any]: ...
 
 
-def severity_area(curves: Float[Array, "*curves S"]) -> Any:
-    """Area under the error over severity, by trapezoids, the severities spread evenly over 0 to 1.
+def severity_area(curves: Float[Array, "*curves S"], at: Sequence[int | float] | None = None) -> Any:
+    """Area under the error over severity, by trapezoids, the severities v_0 ... v_S scaled to an axis of length 1.
 
-        A(e) = 1/S sum_{s=1..S} (e_{s-1} + e_s) / 2
+        A(e) = sum_{s=1..S} (v_s - v_{s-1}) / (v_S - v_0) (e_{s-1} + e_s) / 2
 
     Args:
         curves: (..., S + 1), S at least 1.
+        at: the S + 1 severities in rising order, 0 for clear data; evenly spread without.
 
     Returns:
         (...) in the unit of the errors; a flat curve has its own height as area. NaN where a severity is not known.
     """
     _check("severity_area", curves)
     values = as_double(curves)
-    return ((values[..., 1:] + values[..., :-1]) / 2).mean(-1)
+    middles = (values[..., 1:] + values[..., :-1]) / 2
+    if at is None:
+        return middles.mean(-1)
+    widths = np.diff(np.asarray(at, dtype=np.float64))
+    if len(at) != values.shape[-1] or not (widths > 0).all():
+        expected = f"{values.shape[-1]} severities in rising order"
+        raise InputError("severity_area", expected=expected, got=str(list(at)))
+    return sum(float(width) * middles[..., i] for i, width in enumerate(widths / widths.sum()))
 
 
-def relative_robustness(curves: Float[Array, "*curves S"], baseline: Float[Array, "*base B"] | None = None) -> Any:
+def relative_robustness(
+    curves: Float[Array, "*curves S"], baseline: Float[Array, "*base B"] | None = None,
+    at: Sequence[int | float] | None = None,
+) -> Any:  # fmt: skip
     """How good a model is under corruption, whatever it is on clear data.
 
         tau(f) = -A(e_f), or with a baseline b: tau(f, b) = A(e_b) - A(e_f)
@@ -51,6 +64,7 @@ def relative_robustness(curves: Float[Array, "*curves S"], baseline: Float[Array
     Args:
         curves: (..., S + 1) of the model.
         baseline: the same shape, of the model to compare with; 0 is then as good, above 0 better.
+        at: the severities, as in `severity_area`.
 
     Returns:
         (...) in the unit of the errors, higher is better.
@@ -61,12 +75,14 @@ def relative_robustness(curves: Float[Array, "*curves S"], baseline: Float[Array
         length 1. With a baseline it is tau of Taori et al. (NeurIPS 2020), two models compared under shift.
     """
     if baseline is None:
-        return -severity_area(curves)
+        return -severity_area(curves, at)
     _check_pair("relative_robustness", curves, baseline)
-    return severity_area(baseline) - severity_area(curves)
+    return severity_area(baseline, at) - severity_area(curves, at)
 
 
-def effective_robustness(curves: Float[Array, "*curves S"], baseline: Float[Array, "*base B"]) -> Any:
+def effective_robustness(
+    curves: Float[Array, "*curves S"], baseline: Float[Array, "*base B"], at: Sequence[int | float] | None = None
+) -> Any:
     """What a model keeps under corruption beyond what its error on clear data lets one expect.
 
         rho(f) = A(beta) - A(e_f),    beta_s = b_s + e_0 - b_0
@@ -77,6 +93,7 @@ def effective_robustness(curves: Float[Array, "*curves S"], baseline: Float[Arra
     Args:
         curves: (..., S + 1) of the model.
         baseline: the same shape, of the baseline (late fusion in the paper).
+        at: the severities, as in `severity_area`.
 
     Returns:
         (...) in the unit of the errors: 0 for the baseline itself and for any curve parallel to it, higher is better.
@@ -88,7 +105,7 @@ def effective_robustness(curves: Float[Array, "*curves S"], baseline: Float[Arra
     """
     _check_pair("effective_robustness", curves, baseline)
     own, base = as_double(curves), as_double(baseline)
-    return severity_area(base - base[..., :1]) - severity_area(own - own[..., :1])
+    return severity_area(base - base[..., :1], at) - severity_area(own - own[..., :1], at)
 
 
 def effective_robustness_by_trend(

@@ -24,9 +24,10 @@ class Origin:
     seeds: str
     items: str
 
-    def caption(self, text: str) -> str:
-        """`text`, and where its numbers come from."""
-        return f"{text} {self.items}; {self.seeds}; `{self.command}`, commit {self.commit}."
+    def caption(self, text: str, items: bool = True) -> str:
+        """`text`, and where its numbers come from; without the study's items where a table says its own."""
+        origin = f"{self.items}; {self.seeds}" if items else self.seeds.capitalize()
+        return f"{text} {origin}; `{self.command}`, commit {self.commit}."
 
 
 def origin_of(grid: GridResults) -> Origin:
@@ -63,9 +64,21 @@ def compare(grid: GridResults, arms: list[str], parts: list[str]) -> Family:
 
 def judge(grid: GridResults, family: Family) -> list[Judged]:
     """The fusions for the primary part, the primary conditions first."""
-    part, study = grid.primary, grid.study
-    found = [(a, c) for c in grid.conditions for a in fusions(grid) if (a, c, part) in family]
-    return [Judged(a, c, part, f, find(f, study.alpha, study.margin)) for a, c in found for f in [family[a, c, part]]]
+    part, study, made = grid.primary, grid.study, []
+    for condition in grid.conditions:
+        for arm in fusions(grid):
+            found = family.get((arm, condition, part))
+            if found is not None:
+                finding, shared = find(found, study.alpha, study.margin), tuple(grid.shared(arm, grid.reference))
+                made.append(Judged(arm, condition, part, found, finding, shared, len(study.seeds)))
+    return made
+
+
+def awaited(grid: GridResults) -> dict[str, tuple[int, int]]:
+    """What keeps the verdict provisional: `GridResults.lacking`, where the reference or a fusion is among them."""
+    lacking, loaded = grid.lacking(), grid.loaded
+    joined = {arm for arm, own in loaded.modalities.items() if len(own) > 1 and arm not in loaded.classic}
+    return lacking if (joined | {loaded.reference}) & set(lacking) else {}
 
 
 def label(grid: GridResults, arm: str) -> str:
@@ -75,17 +88,21 @@ def label(grid: GridResults, arm: str) -> str:
 
 
 def error_table(grid: GridResults, condition: str, origin: Origin) -> Table:
-    """Mean error of every arm with all its modalities, of all points and of every group of them."""
+    """Mean error of every arm with all its modalities, of all points and of every group of them.
+
+    The lowest error of the arms that have most seeds, the same ones, stands out.
+    """
     head = ["arm", "modalities", *grid.parts]
     rows: list[list[Any]] = []
     for arm in grid.arms:
         subset = grid.whole(arm)
         cells = [estimate(grid.mean(arm, (condition, 0, subset, part))) for part in grid.parts]
         rows.append([label(grid, arm), subset, *cells])
-    lowest = [r[2 + grid.parts.index(grid.primary)].mean for r in rows]
-    known = [v for v in lowest if v is not None]
+    means = [r[2 + grid.parts.index(grid.primary)].mean for r in rows]
+    ranked = grid.fullest()
+    known = [(v, i) for i, (arm, v) in enumerate(zip(grid.arms, means, strict=True)) if v is not None and arm in ranked]
     text = f"NME / {grid.normalizer}, {condition}: mean [95 % interval over groups] ± standard deviation over seeds."
-    bold = {lowest.index(min(known))} if known else set()
+    bold = {min(known)[1]} if len(known) > 1 else set()
     return Table(f"error_{condition}", f"Error, {condition}", origin.caption(text), head, rows, bold)
 
 
@@ -96,24 +113,27 @@ def estimate(found: dict[str, Any], digits: int = 4) -> Estimate:
 
 def test_table(grid: GridResults, family: Family, origin: Origin) -> Table:
     """Paired tests of every arm against the reference, corrected over the whole table."""
-    head = ["arm", "condition", "keypoints", "ratio", "difference", "dz", "p", "p (Holm)", "seeds lower", "finding"]
+    head = [
+        "arm", "condition", "keypoints", "ratio", "difference", "dz", "p", "p (Holm)", "seeds lower", "seeds", "finding"
+    ]  # fmt: skip
     rows: list[list[Any]] = []
     for (arm, condition, part), c in family.items():
         finding = str(find(c, grid.study.alpha, grid.study.margin)) if arm in fusions(grid) else ""
         rows.append([
             label(grid, arm), condition, part, Estimate(c.ratio, c.ratio_ci95, digits=3),
             Estimate(c.difference, c.difference_ci95), c.dz, p_value(c.p), p_value(c.p_holm),
-            f"{c.seeds_better}/{c.seeds}", c.reason or finding,
+            c.seeds_better, c.seeds, c.reason or finding,
         ])  # fmt: skip
     text = (
         f"Each arm against {grid.reference}, paired over groups (bootstrap, two-sided), Holm's correction over "
-        f"these {len(family)} tests; difference and dz (Cohen's, of the groups' differences): below 0 where it falls."
+        f"these {len(family)} tests; difference and dz (Cohen's, of the groups' differences): below 0 where it falls. "
+        f"Seeds: of {len(grid.study.seeds)} asked those that both have; lower: with a lower error."
     )
     return Table("tests", "Paired tests", origin.caption(text), head, rows)
 
 
 def part_table(grid: GridResults, family: Family, origin: Origin) -> Table:
-    """Where it helps: the ratio to the reference by group of keypoints; bold where significant is a star."""
+    """Where it helps: the ratio to the reference by group of keypoints, with a star where it is significant."""
     head = ["arm", "condition", *grid.parts]
     rows: list[list[Any]] = []
     for arm in dict.fromkeys(a for a, _, _ in family):
@@ -122,7 +142,7 @@ def part_table(grid: GridResults, family: Family, origin: Origin) -> Table:
             for part in grid.parts:
                 c = family[arm, condition, part]
                 star = "*" if c.p_holm is not None and c.p_holm < grid.study.alpha else ""
-                cells.append(None if c.ratio is None else f"{Estimate(c.ratio, c.ratio_ci95, digits=3)}{star}")
+                cells.append(Estimate(c.ratio, c.ratio_ci95, digits=3, mark=star))
             rows.append([label(grid, arm), condition, *cells])
     text = (
         f"Error as a ratio to {grid.reference}'s, by group of keypoints; a star: p < {grid.study.alpha} after Holm's "
@@ -133,21 +153,19 @@ def part_table(grid: GridResults, family: Family, origin: Origin) -> Table:
 
 def subset_table(grid: GridResults, condition: str, origin: Origin, ceilings: dict[str, Any] | None) -> Table:
     """Error of the primary part by arm and subset; the ceilings of `mmkp ceilings` below, where they apply."""
-    part = grid.primary
-    subsets = list(dict.fromkeys(
-        s for cell in grid.cells.values() for (c, v, s, p) in cell.blocks if (c, v, p) == (condition, 0, part)
-    ))  # fmt: skip
-    subsets = sorted((s for s in subsets if s != "mean_shape"), key=lambda s: s.count("+"))
+    part, subsets = grid.primary, grid.subsets(condition)
     rows: list[list[Any]] = []
+    ranked: list[list[Any]] = []
     for arm in grid.arms:
         means = [grid.mean(arm, (condition, 0, s, part)) for s in subsets]
         if any(m["mean"] is not None for m in means):
             rows.append([label(grid, arm), *(estimate(m) for m in means)])
+            ranked += [rows[-1]] if arm in grid.fullest() else []
     text = f"NME / {grid.normalizer} of {part} by subset of modalities, {condition}."
     if ceilings is not None and (condition == "covered" or not any("image" in s for s in subsets)):
         known = [e and e.get("in_box", e) for e in map(ceilings.get, subsets)]
         rows.append(["ceiling", *(None if k is None else Estimate(k["lip_nme"], k["ci95"]) for k in known)])
-        columns = list(zip(*(row[1:] for row in rows[:-1]), strict=True))
+        columns = list(zip(*(row[1:] for row in ranked), strict=True)) or [()] * len(subsets)
         best = [min((e.mean for e in column if e.mean is not None), default=None) for column in columns]
         both = zip(known, best, strict=True)
         ratios = [None if k is None or b is None else round(b / k["lip_nme"], 3) for k, b in both]
@@ -191,11 +209,13 @@ def cost(grid: GridResults, arm: str, key: str, unit: float = 1) -> float | None
 def confidence_table(grid: GridResults, origin: Origin) -> Table:
     """Calibration by condition, and whether the confidence falls with the condition, paired over groups."""
     head = ["arm", "condition", "ECE", "mean score", "share right", "score against clear", "p (Holm)"]
-    rows, pairs, tested = [], [], []
+    rows: list[list[Any]] = []
+    pairs, tested = [], []
     for arm in grid.arms:
         subset = grid.whole(arm)
         for condition in grid.conditions:
-            entries = [m["confidence"].get(condition, {}).get(subset) for m in grid.metas(arm)]
+            held = grid.noticed(arm, condition, subset)
+            entries = [m["confidence"].get(held, {}).get(subset) for m in grid.metas(arm)]
             known = [e for e in entries if e]
             if not known:
                 continue
@@ -226,3 +246,10 @@ def failed_table(grid: GridResults, origin: Origin) -> Table:
     rows: list[list[Any]] = [[arm, seed, meta.get("error", "")] for (arm, seed), meta in grid.failed.items()]
     text = "Cells that failed; `mmkp study ... --retry` runs them again."
     return Table("failed", "Cells that failed", origin.caption(text), ["arm", "seed", "error"], rows)
+
+
+def unused_table(grid: GridResults, origin: Origin) -> Table:
+    """The cells whose files are there but do not belong to this study, and why."""
+    rows: list[list[Any]] = [[arm, seed, reason] for (arm, seed), reason in grid.unused.items()]
+    text = "Files of cells that no number here comes from; `mmkp study ...` runs these cells again."
+    return Table("unused", "Cells that are not used", origin.caption(text), ["arm", "seed", "reason"], rows)

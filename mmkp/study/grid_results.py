@@ -9,9 +9,12 @@ import numpy as np
 
 from mmkp.errors import InputError
 from mmkp.evaluation.score import GroupBootstrap
+from mmkp.study.plan import settings_key
 from mmkp.study.recipe import Loaded
-from mmkp.study.results import ALL, Block, CellResults
+from mmkp.study.results import ALL, VERSION, Block, CellResults, read_meta
 from mmkp.study.statistics import over_seeds
+
+MEAN_SHAPE = "mean_shape"  # in the place of a subset: what is guessed of nothing
 
 
 class GridResults:
@@ -23,7 +26,9 @@ class GridResults:
 
     Attributes:
         cells: (arm, seed) -> results; failed: the same for those without.
+        unused: (arm, seed) -> why a file that is there is left out: of other settings, of another form, not readable.
         ids, groups: (N,) the items of all cells, sorted.
+        conditions: of the study, the primary ones first; `unjudged`: those left out, as no item has a known error.
 
     Raises:
         InputError: no cell with results, or cells that were judged on other data.
@@ -33,22 +38,66 @@ class GridResults:
         self.loaded, self.study = loaded, loaded.study
         self.cells: dict[tuple[str, int], CellResults] = {}
         self.failed: dict[tuple[str, int], dict[str, Any]] = {}
+        self.unused: dict[tuple[str, int], str] = {}
         for arm in (a.name for a in self.study.arms):
             for seed in self.study.seeds:
                 path = folder / f"{arm}-{seed}.parquet"
                 if path.is_file():
-                    cell = CellResults.load(path)
-                    if cell.done:
-                        self.cells[arm, seed] = cell
-                    else:
-                        self.failed[arm, seed] = cell.meta
+                    self._take(arm, seed, path)
         if not self.cells:
-            raise InputError(f"study {self.study.name}", expected="cells with results", got=f"none in {folder}")
+            raise InputError(f"study {self.study.name}", expected="cells with results", got=self._found(folder))
+        self._check_data()
         pairs = np.concatenate([np.stack([i.id, i.group], 1) for c in self.cells.values() for i in c.blocks.values()])
         self.ids, first = np.unique(pairs[:, 0].astype(str), return_index=True)
         self.groups = pairs[first, 1].astype(str)
         self.draws = GroupBootstrap(self.groups)
+        self.conditions, self.unjudged = self._conditions()
         self._cache: dict[Any, np.ndarray] = {}
+
+    def _take(self, arm: str, seed: int, path: Path) -> None:
+        """Read a cell, if it belongs to this study."""
+        form = (read_meta(path) or {}).get("version", VERSION)
+        if form != VERSION:
+            self.unused[arm, seed] = f"its file is of form {form}, and form {VERSION} is read"
+            return
+        try:
+            cell = CellResults.load(path)
+        except InputError as error:
+            self.unused[arm, seed] = f"not readable: {error.got.replace(str(path), path.name)}"
+            return
+        if cell.meta.get("settings") != settings_key(self.loaded, arm, seed):
+            self.unused[arm, seed] = "of other settings than the study's"
+        elif cell.done:
+            self.cells[arm, seed] = cell
+        else:
+            self.failed[arm, seed] = cell.meta
+
+    def _found(self, folder: Path) -> str:
+        reasons = [f"{arm}-{seed} is {why}" for (arm, seed), why in self.unused.items()]
+        return f"none in {folder}" + (f"; {reasons[0]}" if reasons else "")
+
+    def _check_data(self) -> None:
+        """All cells were judged on the same items."""
+        split, first = self.study.evaluate.split, None
+        for (arm, seed), cell in self.cells.items():
+            found = cell.meta.get("data", {}).get(split)
+            if first is None:
+                first = (f"{arm}-{seed}", found)
+            elif found != first[1]:
+                raise InputError(
+                    f"study {self.study.name}", expected=f"cells judged on the same data ({split})",
+                    got=f"{first[0]} on {first[1]}, {arm}-{seed} on {found}", remedy="Run the study again: it moves "
+                    "cells of other data aside.",
+                )  # fmt: skip
+
+    def _conditions(self) -> tuple[list[str], list[str]]:
+        asked, primary = self.study.evaluate.conditions, self.study.evaluate.primary.conditions
+        order = sorted(asked, key=lambda c: primary.index(c) if c in primary else len(primary))
+        known = {
+            c for cell in self.cells.values() for (c, severity, _, _), items in cell.blocks.items()
+            if severity == 0 and not np.isnan(items.error).all()
+        }  # fmt: skip
+        return [c for c in order if c in known] or order, [c for c in order if known and c not in known]
 
     @property
     def arms(self) -> list[str]:
@@ -72,12 +121,6 @@ class GridResults:
         return part if part in self.parts else ALL
 
     @property
-    def conditions(self) -> list[str]:
-        """Those of the study, the primary ones first."""
-        first = [c for c in self.study.evaluate.primary.conditions if c in self.study.evaluate.conditions]
-        return first + [c for c in self.study.evaluate.conditions if c not in first]
-
-    @property
     def normalizer(self) -> str:
         """That errors are divided by."""
         return next(iter(self.cells.values())).meta["normalizer"]
@@ -94,26 +137,79 @@ class GridResults:
         """Of an arm's finished cells."""
         return [self.cells[arm, s].meta for s in self.seeds(arm)]
 
+    def shared(self, arm: str, base: str | None) -> list[int]:
+        """The seeds that both have."""
+        return [s for s in self.seeds(arm) if base is not None and (base, s) in self.cells]
+
+    def lacking(self) -> dict[str, tuple[int, int]]:
+        """Arm -> seeds with results, seeds asked for; of the arms where these differ."""
+        asked = len(self.study.seeds)
+        have = {a.name: len(self.seeds(a.name)) for a in self.study.arms}
+        return {arm: (count, asked) for arm, count in have.items() if count < asked}
+
+    def fullest(self) -> list[str]:
+        """The arms that have the largest set of seeds, the same for all of them: what may be ranked."""
+        sets = {arm: frozenset(self.seeds(arm)) for arm in self.arms}
+        most = max(sets.values(), key=lambda s: (len(s), list(sets.values()).count(s)))
+        return [arm for arm in self.arms if sets[arm] == most]
+
+    def holds(self, arm: str, block: Block) -> bool:
+        """Whether any of an arm's cells has the block itself."""
+        return any(block in self.cells[arm, seed].blocks for seed in self.seeds(arm))
+
+    def noticed(self, arm: str, condition: str, subset: str) -> str:
+        """The condition under which an arm's cells hold a subset.
+
+        The one asked for, or without what the subset cannot notice: other words change nothing for the image alone.
+        """
+        from mmkp.evaluation.predict import effective_condition
+
+        if self.holds(arm, (condition, 0, subset, ALL)) or condition not in self.study.evaluate.conditions:
+            return condition
+        return effective_condition(condition, subset)
+
+    def subsets(self, condition: str) -> list[str]:
+        """Of modalities, that any arm was judged by under a condition, single ones first."""
+        held = {(a, s) for (a, _), cell in self.cells.items() for (_, v, s, _) in cell.blocks if v == 0}
+        found = {s for a, s in held if self.holds(a, (self.noticed(a, condition, s), 0, s, ALL))} - {MEAN_SHAPE}
+        return sorted(found, key=lambda s: (s.count("+"), s))
+
     def values(self, arm: str, block: Block, column: str = "error") -> np.ndarray:
         """(S, N) of every finished seed and item, NaN where it is not known."""
         key = (arm, block, column)
         if key not in self._cache:
+            condition, severity, subset, part = block
+            held = block if severity else (self.noticed(arm, condition, subset), severity, subset, part)
             made = np.full((len(self.seeds(arm)), len(self.ids)), np.nan)
             for row, seed in enumerate(self.seeds(arm)):
-                items = self.cells[arm, seed].blocks.get(block)
+                items = self.cells[arm, seed].blocks.get(held)
                 if items is not None:
                     made[row, np.searchsorted(self.ids, items.id.astype(str))] = getattr(items, column)
+            if held[0] != condition:
+                made[:, ~self._applies(condition, part)] = np.nan
             self._cache[key] = made
         return self._cache[key]
 
+    def _applies(self, condition: str, part: str) -> np.ndarray:
+        """(N,) whether any cell knows an item's error under a condition."""
+        key = ("applies", condition, part)
+        if key not in self._cache:
+            made = np.zeros(len(self.ids), bool)
+            for cell in self.cells.values():
+                for (c, severity, _, p), items in cell.blocks.items():
+                    if (c, severity, p) == (condition, 0, part):
+                        made[np.searchsorted(self.ids, items.id[~np.isnan(items.error)].astype(str))] = True
+            self._cache[key] = made
+        return self._cache[key]
+
+    def of_seeds(self, arm: str, block: Block, seeds: list[int]) -> np.ndarray:
+        """(len(seeds), N) errors of these of an arm's seeds."""
+        return self.values(arm, block)[[self.seeds(arm).index(s) for s in seeds]]
+
     def paired(self, arm: str, block: Block, base: str, base_block: Block) -> tuple[np.ndarray, np.ndarray]:
-        """Errors of an arm and of another by seed; where both have them, of the same seeds."""
-        own, other = self.seeds(arm), self.seeds(base)
-        shared = [s for s in own if s in other]
-        a, b = self.values(arm, block), self.values(base, base_block)
-        if not shared:
-            return a, b
-        return a[[own.index(s) for s in shared]], b[[other.index(s) for s in shared]]
+        """(S, N) errors of an arm and of another, of the seeds that both have; none, where they share none."""
+        seeds = self.shared(arm, base)
+        return self.of_seeds(arm, block, seeds), self.of_seeds(base, base_block, seeds)
 
     def mean(self, arm: str, block: Block, column: str = "error") -> dict[str, Any]:
         """Mean over seeds and items, 95 % interval over groups, and `spread`: the standard deviation over seeds."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from mmkp.data.sample import KeypointDataset
 from mmkp.errors import InputError
 from mmkp.evaluation.draw import TRUE, caption, crop_to_box, draw_keypoints, sheet
 from mmkp.evaluation.figures import save_png
-from mmkp.study.cell import read_points
+from mmkp.study.cell import read_points, spread
 from mmkp.study.grid_results import GridResults
 
 TILE_PX = 160
@@ -33,23 +34,20 @@ def worst_cases(grid: GridResults, arms: list[str], out: Path) -> tuple[list[tup
         dataset = open_dataset(data.dataset, judged.split, **data.options)
     except InputError as error:
         return [], [f"no pictures of the worst cases: they are drawn from the data. {error}"]
-    where = _places(dataset, wanted)
+    count = len(dataset) if judged.items is None else judged.items
+    where = _places(dataset, wanted, spread(len(dataset), count))
     made = []
     for condition in grid.conditions:
-        tiles, columns = [], 0
+        rows = []
         for arm in arms:
-            entry = _entries(grid, arm).get(condition)
+            entry = _entry(grid, arm, condition)
             if entry is not None:
-                row = [
-                    _tile(dataset, where[i], condition, xy, f"{arm} {i} {e:.3f}")
-                    for i, e, xy in _items(entry)
-                    if i in where
-                ]
-                columns = max(columns, len(row))
-                tiles.append(row)
-        if columns:
-            blank = np.full_like(tiles[0][0], 255)
-            flat = [t for row in tiles for t in (*row, *[blank] * (columns - len(row)))]
+                found = [item for item in _items(entry) if item[0] in where]
+                rows.append([_tile(dataset, where[i], condition, xy, f"{arm} {i} {e:.3f}") for i, e, xy in found])
+        rows = [row for row in rows if row]
+        if rows:
+            columns, blank = max(map(len, rows)), np.full_like(rows[0][0], 255)
+            flat = [t for row in rows for t in (*row, *[blank] * (columns - len(row)))]
             path = out / f"worst_{condition}.png"
             save_png(sheet(flat, columns), path)
             made.append((path, f"{condition}: below each its arm, id and NME; prediction orange, truth green."))
@@ -61,13 +59,17 @@ def _entries(grid: GridResults, arm: str) -> dict[str, Any]:
     return grid.metas(arm)[0].get("worst", {})
 
 
+def _entry(grid: GridResults, arm: str, condition: str) -> dict[str, Any] | None:
+    return _entries(grid, arm).get(grid.noticed(arm, condition, grid.whole(arm)))
+
+
 def _items(entry: dict[str, Any]) -> list[tuple[str, float, np.ndarray]]:
     return list(zip(entry["ids"], entry["errors"], read_points(entry), strict=True))
 
 
-def _places(dataset: KeypointDataset, wanted: set[str]) -> dict[str, int]:
+def _places(dataset: KeypointDataset, wanted: set[str], indices: Iterable[int]) -> dict[str, int]:
     found: dict[str, int] = {}
-    for index in range(len(dataset)):
+    for index in indices:
         name = dataset[index].id
         if name in wanted:
             found[name] = index

@@ -32,8 +32,7 @@ def error_by_subset(grid: GridResults, path: Path) -> Path:
 
     The dotted line is the reference's.
     """
-    held = {(s, c) for cell in grid.cells.values() for (c, v, s, _) in cell.blocks if v == 0 and s != "mean_shape"}
-    panels = [(c, sorted({s for s, of in held if of == c}, key=lambda s: (s.count("+"), s))) for c in grid.conditions]
+    panels = [(c, grid.subsets(c)) for c in grid.conditions]
     figure, axes = plt.subplots(len(panels), 1, figsize=(9.5, 3.1 * len(panels)), squeeze=False)
     for axis, (condition, subsets) in zip(axes[:, 0], panels, strict=True):
         width = 0.84 / len(grid.arms)
@@ -58,7 +57,8 @@ def error_by_subset(grid: GridResults, path: Path) -> Path:
 
 
 def pareto(grid: GridResults, path: Path) -> Path:
-    """Error of the primary part against time per item; the line joins the arms that no other beats in both."""
+    """Error of the primary part against time per item; the line joins the arms that no other beats in both, of those
+    that have most seeds, the same ones."""
     conditions = grid.conditions
     figure, axes = plt.subplots(1, len(conditions), figsize=(4.6 * len(conditions), 3.6), squeeze=False)
     for axis, condition in zip(axes[0], conditions, strict=True):
@@ -70,7 +70,7 @@ def pareto(grid: GridResults, path: Path) -> Path:
             low, high = found["ci95"] or (found["mean"], found["mean"])
             bars = [[found["mean"] - low], [high - found["mean"]]]
             axis.errorbar(price, found["mean"], bars, fmt="o", color=colour(grid, arm), label=label(grid, arm))
-            points.append((price, found["mean"]))
+            points += [(price, found["mean"])] if arm in grid.fullest() else []
         front = [p for p in sorted(points) if not any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in points)]
         axis.plot(*np.array(front).T.reshape(2, -1), color="#999999", linewidth=1, linestyle=":", zorder=0)
         axis.set(xscale="log", xlabel="ms per item, batch 32", title=condition)
@@ -109,7 +109,7 @@ def part_gain(grid: GridResults, family: Family, path: Path) -> Path | None:
 
 
 def robustness(grid: GridResults, part: str, path: Path) -> Path | None:
-    """Error over severity, a panel per corruption, a line per arm."""
+    """Error over severity, a panel per corruption, a line per arm, of the seeds that the reference has too."""
     names = corruption_names(grid)
     if not names:
         return None
@@ -141,7 +141,7 @@ def reliability(grid: GridResults, path: Path) -> Path:
                 np.array(columns, float)
                 for m in grid.metas(arm)
                 for (c, s, *columns) in m["reliability"]
-                if (c, s) == (condition, grid.whole(arm))
+                if (c, s) == (grid.noticed(arm, condition, grid.whole(arm)), grid.whole(arm))
             ]
             if tables:
                 confidence, right, count = np.moveaxis(np.stack(tables), 1, 0)

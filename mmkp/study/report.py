@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mmkp.study import analysis, pictures, plots, robustness
+from mmkp.study import analysis, pictures, plots, robustness, shapley
 from mmkp.study.analysis import Origin, cost, origin_of
 from mmkp.study.grid_results import GridResults
 from mmkp.study.plan import Folders
 from mmkp.study.recipe import Loaded
 from mmkp.study.results import CEILINGS
 from mmkp.study.tables import Table
-from mmkp.study.verdict import Finding, Judged, verdict
+from mmkp.study.verdict import Finding, Judged, best_of, provisional, verdict
 
 VERDICT = "verdict.md"
 
@@ -39,6 +39,8 @@ def write_report(loaded: Loaded, out: Path, say: Any = print) -> Path:
         lines += _figure("Gain by group of keypoints", plots.part_gain(grid, parts_family, out / "part_gain.png"))
     ceilings = _ceilings(grid, out)
     lines += _section(*[analysis.subset_table(grid, c, origin, ceilings) for c in grid.conditions], out=out)
+    added = shapley.shapley_table(grid, origin)
+    lines += _section(added, out=out) if added.rows else []
     lines += _section(analysis.cost_table(grid, origin), out=out)
     lines += _figure("Error against cost", plots.pareto(grid, out / "pareto.png"))
     lines += _robustness(grid, origin, out)
@@ -47,6 +49,8 @@ def write_report(loaded: Loaded, out: Path, say: Any = print) -> Path:
     lines += _worst(grid, judged, out, say)
     if grid.failed:
         lines += _section(analysis.failed_table(grid, origin), out=out)
+    if grid.unused:
+        lines += _section(analysis.unused_table(grid, origin), out=out)
     path = out / "report.md"
     part = path.with_suffix(".part")
     part.write_text("\n".join(lines), encoding="utf-8")
@@ -57,13 +61,15 @@ def write_report(loaded: Loaded, out: Path, say: Any = print) -> Path:
 
 
 def _verdict(grid: GridResults, judged: list[Judged], origin: Origin) -> list[str]:
-    lines: list[str] = []
+    lacking = analysis.awaited(grid)
     if grid.reference is None:
         return [
-            *lines,
+            *([provisional(lacking), ""] if lacking else []),
             f"Cannot tell: the arm {grid.loaded.reference}, which the others are compared with, has no results.",
         ]
-    lines += verdict(judged, grid.reference, grid.study.margin)
+    lines = verdict(judged, grid.reference, grid.study.margin, lacking)
+    if grid.unjudged:
+        lines += ["", f"Not judged, as no item has a known error: {', '.join(grid.unjudged)}."]
     best = winner(judged)
     if best is not None:
         lines += ["", _price(grid, best.arm)]
@@ -75,10 +81,9 @@ def _verdict(grid: GridResults, judged: list[Judged], origin: Origin) -> list[st
 
 
 def winner(judged: list[Judged]) -> Judged | None:
-    """The fusion with the lowest ratio under the first condition in which any helps."""
-    helping = [j for j in judged if j.finding is Finding.HELPS]
-    first = [j for j in helping if j.condition == helping[0].condition]
-    return min(first, key=lambda j: j.found.ratio or 1, default=None)
+    """The fusion that helps most under the first condition in which any helps."""
+    first = next((j.condition for j in judged if j.finding is Finding.HELPS), None)
+    return best_of([j for j in judged if j.condition == first])
 
 
 def _price(grid: GridResults, arm: str) -> str:
@@ -137,5 +142,5 @@ def _figure(title: str, path: Path | None) -> list[str]:
 def _plain(judged: Judged) -> dict[str, Any]:
     return {
         "arm": judged.arm, "condition": judged.condition, "part": judged.part, "finding": str(judged.finding),
-        **vars(judged.found),
+        "shared": list(judged.shared), "asked": judged.asked, **vars(judged.found),
     }  # fmt: skip

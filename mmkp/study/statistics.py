@@ -25,7 +25,8 @@ class Comparison:
         difference: mean - base, negative where the error fell; ci95 over groups.
         dz: Cohen's d of paired data: the groups' mean differences over their standard deviation; negative is a gain.
         p: two-sided; p_holm: corrected over the family.
-        groups: that have both; seeds_better: seeds whose mean error lies below the reference's of the same seed.
+        groups: that have both; seeds: that know both; seeds_better: those of them whose mean error lies below the
+            reference's of the same seed.
         reason: why there is no interval.
     """
 
@@ -45,10 +46,10 @@ class Comparison:
 
 
 def compare_family(
-    groups: np.ndarray, pairs: Sequence[tuple[Float[np.ndarray, "S N"], Float[np.ndarray, "R N"]]], alpha: float = 0.01,
+    groups: np.ndarray, pairs: Sequence[tuple[Float[np.ndarray, "S N"], Float[np.ndarray, "S N"]]], alpha: float = 0.01,
     seed: int = 0,
 ) -> list[Comparison]:  # fmt: skip
-    """Compare each pair over all seeds: the error of an item is its mean over the seeds.
+    """Compare each pair over all seeds: the error of an item is its mean over the seeds that know both of its errors.
 
     The p of a comparison is that of the paired bootstrap over groups: twice the smaller share of draws whose mean
     difference lies on either side of 0. There are as many draws as Holm's correction of this family needs to be able
@@ -56,7 +57,7 @@ def compare_family(
 
     Args:
         groups: (N,) of each item.
-        pairs: for each comparison the errors and the reference's, by seed; NaN where an item is not known.
+        pairs: for each comparison the errors and the reference's of the same seeds; NaN where an item is not known.
         alpha: what p is held against.
         seed: of the draws.
 
@@ -98,9 +99,8 @@ def over_seeds(values: Float[np.ndarray, "S N"]) -> Float[np.ndarray, " N"]:
 
 
 def _averaged(values: np.ndarray, base: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    a, b = over_seeds(values), over_seeds(base)
-    both = ~(np.isnan(a) | np.isnan(b))
-    return np.where(both, a, np.nan), np.where(both, b, np.nan)
+    both = ~(np.isnan(values) | np.isnan(base))
+    return over_seeds(np.where(both, values, np.nan)), over_seeds(np.where(both, base, np.nan))
 
 
 def _sums(index: np.ndarray, count: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -113,6 +113,8 @@ def _sums(index: np.ndarray, count: int, a: np.ndarray, b: np.ndarray) -> np.nda
 def _describe(
     index: np.ndarray, count: int, values: np.ndarray, base: np.ndarray, a: np.ndarray, b: np.ndarray
 ) -> Comparison:
+    if not len(values):
+        return Comparison(None, None, None, 0, reason="no seed in common")
     total, total_base, items = _sums(index, count, a, b)
     there = items > 0
     groups = int(there.sum())
@@ -121,12 +123,12 @@ def _describe(
     mean, of = total.sum() / items.sum(), total_base.sum() / items.sum()
     each = (total - total_base)[there] / items[there]
     spread = each.std(ddof=1) if groups > 1 else 0.0
-    paired = [(x, y) for x, y in zip(values, base, strict=False) if not (np.isnan(x).all() or np.isnan(y).all())]
+    gaps = [x - y for x, y in zip(values, base, strict=True) if not np.isnan(x - y).all()]
     return Comparison(
         float(mean), float(of), float(mean / max(of, 1e-12)), groups, difference=float(mean - of),
         dz=float(each.mean() / spread) if spread > 0 else None,
         reason="" if groups >= MIN_GROUPS else f"{groups} groups; a test needs at least {MIN_GROUPS}",
-        seeds_better=sum(bool(np.nanmean(x - y) < 0) for x, y in paired), seeds=len(paired),
+        seeds_better=sum(bool(np.nanmean(gap) < 0) for gap in gaps), seeds=len(gaps),
     )  # fmt: skip
 
 

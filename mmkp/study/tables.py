@@ -14,12 +14,13 @@ _LATEX = str.maketrans({c: f"\\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitild
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its interval, where there is one, and its standard deviation over seeds."""
+    """A number with its interval, where there is one, and its standard deviation over seeds; `mark` is for readers."""
 
     mean: float | None
     ci95: tuple[float, float] | list[float] | None = None
     spread: float | None = None
     digits: int = 4
+    mark: str = ""
 
     def __str__(self) -> str:
         if self.mean is None:
@@ -27,12 +28,22 @@ class Estimate:
         text = f"{self.mean:.{self.digits}f}"
         if self.ci95 is not None:
             text += f" [{self.ci95[0]:.{self.digits}f}, {self.ci95[1]:.{self.digits}f}]"
-        return text if self.spread is None else f"{text} ±{self.spread:.{self.digits}f}"
+        return (text if self.spread is None else f"{text} ±{self.spread:.{self.digits}f}") + self.mark
 
     def columns(self) -> list[float | None]:
         """mean, low, high, standard deviation over seeds."""
         low, high = self.ci95 or (None, None)
         return [self.mean, low, high, self.spread]
+
+
+@dataclass(frozen=True)
+class PValue:
+    """A p: in full in a CSV, no smaller than 0.001 for readers."""
+
+    value: float
+
+    def __str__(self) -> str:
+        return "< 0.001" if self.value < 0.001 else f"{self.value:.3f}"
 
 
 @dataclass
@@ -43,7 +54,7 @@ class Table:
         name: of its files.
         title: of its section.
         caption: what the numbers are and where they come from.
-        head: the columns; a cell is a string, a number, an `Estimate` or None.
+        head: the columns; a cell is a string, a number, an `Estimate`, a `PValue` or None.
         bold: rows that stand out.
     """
 
@@ -79,7 +90,7 @@ class Table:
                 if is_estimate:
                     made += cell.columns() if isinstance(cell, Estimate) else [cell, None, None, None]
                 else:
-                    made.append(cell)
+                    made.append(cell.value if isinstance(cell, PValue) else cell)
             writer.writerow(["" if v is None else v for v in made])
         return file.getvalue()
 
@@ -111,8 +122,6 @@ def _shown(cell: Any) -> str:
     return f"{cell:.3g}" if isinstance(cell, float) else str(cell)
 
 
-def p_value(p: float | None) -> str | None:
-    """As tables show it."""
-    if p is None:
-        return None
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+def p_value(p: float | None) -> PValue | None:
+    """For a table; None where nothing was tested."""
+    return None if p is None else PValue(p)

@@ -20,6 +20,7 @@ from mmkp.data.corruptions.occluder import mean_face, occluder
 from mmkp.data.corruptions.sheet import contact_sheet
 from mmkp.data.face import eye_frame, face_box
 from mmkp.data.sample import Sample
+from mmkp.data.window import window
 from mmkp.errors import InputError
 from mmkp.schema import load_schema
 
@@ -373,10 +374,28 @@ def test_reverberation_starts_with_the_sound_and_grows() -> None:
     assert (np.diff(late) > 0).all(), late
 
 
-def test_delay_moves_the_moment() -> None:
-    times = [cs.corrupt(face(), "delay", severity).audio_time_s for severity in range(1, 6)]
-    assert times == pytest.approx([0.46, 0.42, 0.34, 0.26, 0.10])
-    assert cs.corrupt(face(audio_time_s=None), "delay", 1).audio_time_s == pytest.approx(0.46)  # the middle less 40 ms
+def test_delayed_sound_is_that_of_an_earlier_moment() -> None:
+    for severity, late_ms in enumerate((40, 80, 160, 240, 400), 1):
+        for moment_s in (0.5, 0.05, None):  # None: the middle, also of the sound as it was
+            own, late = face(audio_time_s=moment_s), cs.corrupt(face(audio_time_s=moment_s), "delay", severity)
+            place_s = 0.5 if moment_s is None else moment_s
+            assert late.audio_time_s == place_s
+            heard, was = (
+                window(s.audio, RATE, at, 0.02)[0] for s, at in ((late, place_s), (own, place_s - late_ms / 1000))
+            )
+            if place_s > late_ms / 1000 + 0.01:
+                assert np.array_equal(heard, was)
+            elif place_s < late_ms / 1000 - 0.01:
+                assert not heard.any()  # it has not begun
+
+
+def test_a_delayed_sound_can_be_processed_at_the_start_of_a_recording() -> None:
+    from mmkp.configuration_mmkp import MmkpConfig
+    from mmkp.processing_mmkp import make_processor
+
+    late = cs.corrupt(face(audio_time_s=0.0), "delay", 5)
+    made = make_processor(MmkpConfig())(audio=[late.audio], sampling_rate=RATE, audio_time=[late.audio_time_s])
+    assert made["input_features"].shape[0] == 1
 
 
 def test_other_speech_replaces_the_moment_and_no_more() -> None:

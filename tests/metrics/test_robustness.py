@@ -24,6 +24,18 @@ def test_area_by_hand() -> None:
     assert np.isnan(rb.severity_area(np.array([1.0, np.nan, 2.0])))
 
 
+def test_area_of_uneven_severities_by_hand() -> None:
+    """0, 1 and 5: the trapezoids 1.5 and 3 count 1/5 and 4/5."""
+    assert rb.severity_area(CURVE, [0, 1, 5]) == pytest.approx(0.2 * 1.5 + 0.8 * 3)
+    assert rb.severity_area(CURVE, [0, 2, 4]) == pytest.approx(rb.severity_area(CURVE))
+    assert rb.severity_area(torch.tensor(CURVE), [0, 1, 5]).item() == pytest.approx(2.7)
+    assert rb.relative_robustness(CURVE, BASE, [0, 1, 5]) == pytest.approx(0.2 * 1.5 + 0.8 * 4 - 2.7)
+    assert rb.effective_robustness(CURVE, BASE, [0, 1, 5]) == pytest.approx(0.2 * 2 + 0.8 * 4.5 - 2.7)
+    for at in ([0, 1], [0, 5, 1]):
+        with pytest.raises(InputError, match="3 severities in rising order"):
+            rb.severity_area(CURVE, at)
+
+
 def test_relative_robustness_by_hand() -> None:
     assert rb.relative_robustness(CURVE) == -2.25
     assert rb.relative_robustness(CURVE, BASE) == 0.5

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
+from mmkp.study.plan import settings_key
 from mmkp.study.recipe import Loaded, load_study
 from mmkp.study.results import CellResults, Items
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("all", "jaw", "brows", "nose", "eyes", "lips")
 SUBSETS = {"image": ["image"], "gated": ["image", "image+text+audio"]}
+ALL_SUBSETS = ["+".join(c) for n in (1, 2, 3) for c in combinations(("image", "text", "audio"), n)]
 
 
 def made_study(folder: Path, **changes: Any) -> tuple[Path, Loaded]:
@@ -51,6 +55,7 @@ def write_cells(folder: Path, loaded: Loaded, ratios: dict[str, float], groups: 
         for seed in loaded.study.seeds:
             meta = {
                 "status": "done", "study": "made", "arm": arm, "seed": seed, "key": "k", "commit": "abc1234",
+                "settings": settings_key(loaded, arm, seed), "data": {"test": "d"},
                 "command": "mmkp study made.yaml", "groups": list(PARTS[1:]), "normalizer": "outer_eye_distance",
                 "classic": False, "budget": {"steps": 4}, "parameters": 1e6 if arm == "image" else 1.5e6, "flops": 2e6,
                 "ms_1": 2.0, "ms_32": 1.0, "peak_mb": 500.0, "reliability": [],
@@ -70,3 +75,16 @@ def write_cells(folder: Path, loaded: Loaded, ratios: dict[str, float], groups: 
                     for part in ("all", "lips"):
                         cell.blocks[name, severity, SUBSETS[arm][-1], part] = items(0.05 * ratio, groups, seed)
             cell.save(folder / "cells" / f"{arm}-{seed}.parquet")
+
+
+def edit_cell(folder: Path, name: str, edit: Callable[[CellResults], None]) -> None:
+    """Change a cell that was written."""
+    path = folder / "cells" / f"{name}.parquet"
+    cell = CellResults.load(path)
+    edit(cell)
+    cell.save(path)
+
+
+def constant(like: Items, error: float | np.ndarray) -> Items:
+    """The same items with errors that are as said."""
+    return Items(like.id, like.group, np.broadcast_to(error, like.error.shape).copy(), like.score, like.right)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmkp.study.statistics import Comparison, compare_family, holm, over_seeds
-from mmkp.study.verdict import Finding, Judged, find, sentence, verdict
+from mmkp.study.verdict import Finding, Judged, best_of, find, sentence, verdict
 
 GROUPS = np.repeat([f"g{i}" for i in range(20)], 4)
 
@@ -111,10 +111,35 @@ def test_seeds_that_disagree_cannot_tell():
     assert "the seeds disagree" in sentence(Judged("a", "clear", "lips", found, find(found)), "image")
 
 
-def judged(arm: str, ratio: float, finding: Finding, condition: str = "covered", reason: str = "") -> Judged:
+def test_seeds_that_agree_are_not_blamed_for_what_the_correction_takes():
+    """Interval below 1, both seeds lower, but a p of 0.02 after correction."""
+    plain = {"ratio_ci95": (0.9, 0.98), "p": 0.004, "p_holm": 0.02, "seeds": 2}
+    agreed = Comparison(0.047, 0.05, 0.94, 20, seeds_better=2, **plain)
+    assert find(agreed) is Finding.CANNOT_TELL
+    said = sentence(Judged("a", "c", "p", agreed, find(agreed)), "b")
+    assert "cannot tell: not significant after correction;" in said
+    split = Comparison(0.047, 0.05, 0.94, 20, seeds_better=1, **plain)
+    assert "cannot tell: the seeds disagree;" in sentence(Judged("a", "c", "p", split, find(split)), "b")
+
+
+def test_only_the_seeds_that_know_both_are_averaged():
+    """Item 0 is 9 in the arm's second seed, where the reference does not know it: it says nothing."""
+    value = np.array([[1.0, 1, 1, 1, 1], [9.0, 1, 1, 1, 1]])
+    base = np.array([[2.0, 2, 2, 2, 2], [np.nan, 2, 2, 2, 2]])
+    found = compare_family(np.array(list("abcde")), [(value, base)])[0]
+    assert (found.mean, found.base, found.seeds_better, found.seeds) == (1.0, 2.0, 2, 2)
+    none = compare_family(np.array(list("abcde")), [(value[:0], base[:0])])[0]
+    assert (none.ratio, none.reason) == (None, "no seed in common")
+
+
+def judged(
+    arm: str, ratio: float, finding: Finding, condition: str = "covered", reason: str = "",
+    shared: tuple[int, ...] = (), asked: int = 0,
+) -> Judged:  # fmt: skip
     known = {} if reason else {"ratio_ci95": (ratio - 0.02, ratio + 0.02), "p": 0.001, "p_holm": 0.002}
-    found = Comparison(0.05 * ratio, 0.05, ratio, 2 if reason else 20, reason=reason, **known)
-    return Judged(arm, condition, "lips", found, finding)
+    seeds = {"seeds_better": len(shared), "seeds": len(shared)}
+    found = Comparison(0.05 * ratio, 0.05, ratio, 2 if reason else 20, reason=reason, **known, **seeds)
+    return Judged(arm, condition, "lips", found, finding, shared, asked)
 
 
 def test_the_verdict_says_yes_and_names_the_best():
@@ -142,7 +167,33 @@ def test_the_verdict_when_the_answer_is_no(findings, answer):
 def test_the_verdict_cannot_tell_of_too_few_groups():
     reason = "2 groups; a test needs at least 5"
     lines = verdict([judged("a", 0.5, Finding.CANNOT_TELL, reason=reason)], "image")
-    assert "cannot tell, there are too few groups" in lines[0]
-    assert reason in lines[1]
+    assert f"cannot tell, {reason} (of 1 fusion" in lines[0]
+    assert f"a: cannot tell, {reason}; error" in lines[1]
     assert "p =" not in lines[1]
     assert "nothing to compare" in verdict([], "image")[0]
+
+
+def test_an_unfinished_study_has_a_provisional_verdict():
+    rows = [judged("a", 0.9, Finding.HELPS, shared=(0, 1), asked=3)]
+    lines = verdict(rows, "image", lacking={"a": (2, 3), "b": (0, 3)})
+    assert lines[0] == "**Provisional: not all seeds have results (a: 2 of 3, b: 0 of 3).**"
+    assert lines[1] == ""
+    assert "lower with 2 of 2 seeds run, 3 asked" in lines[3]
+    assert verdict([], "image", lacking={"b": (0, 3)})[0].startswith("**Provisional: ")
+    finished = judged("a", 0.9, Finding.HELPS, shared=(0, 1, 2), asked=3)
+    assert sentence(finished, "image").endswith("lower with 3 of 3 seeds.")
+    assert "Provisional" not in verdict([finished], "image")[0]
+
+
+def test_the_best_is_named_among_arms_of_the_same_seeds():
+    rows = [judged("lucky", 0.5, Finding.HELPS, shared=(0,)), judged("b", 0.8, Finding.HELPS, shared=(0, 1))]
+    rows += [judged("c", 0.9, Finding.HELPS, shared=(0, 1)), judged("d", 0.7, Finding.HELPS, shared=(1, 2))]
+    best = best_of(rows)
+    assert best is not None
+    assert best.arm == "b"
+    lines = verdict(rows, "image")
+    assert "fusion helps, b most of those with seeds 0, 1 (of 4 fusions" in lines[0]
+    assert [line.split(":")[0] for line in lines[1:]] == ["- d", "- b", "- c", "- lucky"]
+    rows[1:] = [judged("b", 1.1, Finding.HARMS, shared=(0, 1))]  # only an arm of fewer seeds helps
+    assert best_of(rows) is None
+    assert "yes, fusion helps (of 2 fusions: 1 helps, 1 harms)" in verdict(rows, "image")[0]

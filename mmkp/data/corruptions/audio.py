@@ -83,11 +83,12 @@ def room_response(rt60_s: float, rate_hz: int, rng: np.random.Generator) -> Floa
 
 
 def delay(sample: Sample, late_ms: float, rng: np.random.Generator, donors: Sequence[Sample]) -> Sample:
-    """The sound comes `late_ms` after the picture; before the recording begins there is nothing to hear."""
+    """The sound comes `late_ms` after the picture; until it begins there is silence."""
     assert sample.audio is not None
     middle_s = len(sample.audio) // 2 / sample.rate_hz
     time_s = middle_s if sample.audio_time_s is None else sample.audio_time_s
-    return sample.replace(audio_time_s=time_s - late_ms / 1000)
+    silence = np.zeros(round(late_ms / 1000 * sample.rate_hz), sample.audio.dtype)
+    return sample.replace(audio=np.concatenate([silence, sample.audio]), audio_time_s=time_s)
 
 
 def other_speech(sample: Sample, length_s: float, rng: np.random.Generator, donors: Sequence[Sample]) -> Sample | None:

@@ -28,7 +28,6 @@ RECIPE = ROOT / "recipes" / "grid_no_regret.yaml"
 SUBSETS = ("image", "text", "audio", "image+text", "image+audio", "text+audio", "image+text+audio")
 THRICE = ("fused", "image", "image+audio", "image+text+audio")  # the arms with three seeds
 CONDITIONS = ("clear", "covered")
-PROBE_STEPS, PROBE_WARM = 16, 6
 ALONE = ["augment.drop_image=0", "augment.drop_text=0", "augment.drop_audio=0", "training.subsets=0"]
 FRAME_STEP = 5  # of the test clips: neighbouring frames tell the same
 
@@ -51,16 +50,11 @@ def cell(data: str, arm: str, seed: int, cpu_seconds: float, folder: Path) -> di
     from mmkp.evaluation.predict import predict_dataset
     from mmkp.hub import load
     from mmkp.recipe import load_recipe
+    from mmkp.study.cost import PROBE_STEPS, steps_within
     from mmkp.training.loop import Trainer
 
     torch.set_num_threads(1)
-    probe = Trainer(load_recipe(RECIPE, overrides(data, arm, seed, PROBE_STEPS)), folder / "probe")
-    batches, spent = probe._batches(_Quiet()), []  # type: ignore[arg-type]
-    for _ in range(PROBE_STEPS):
-        began = time.process_time()
-        probe._step(batches)
-        spent.append(time.process_time() - began)
-    steps = max(PROBE_STEPS, round(cpu_seconds / float(np.median(spent[PROBE_WARM:]))))
+    steps, _ = steps_within(cpu_seconds, load_recipe(RECIPE, overrides(data, arm, seed, PROBE_STEPS)), folder / "probe")
     began = time.process_time()
     trainer = Trainer(load_recipe(RECIPE, overrides(data, arm, seed, steps)), folder / "run", resume=True)
     trainer.train()
@@ -81,10 +75,6 @@ def cell(data: str, arm: str, seed: int, cpu_seconds: float, folder: Path) -> di
         "steps": steps, "cpu_s": used, "groups": made.groups.tolist(), "errors": errors,
         "curve": [(line["step"], line["validation"]["nme"]) for line in curve if "validation" in line],
     }  # fmt: skip
-
-
-class _Quiet:
-    waited_s = 0.0
 
 
 def run_cell(out: Path, data: str, arm: str, seed: int, cpu_seconds: float) -> None:

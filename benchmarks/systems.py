@@ -39,7 +39,6 @@ CLASSIC = {
     "classic_sift_forest": "SIFT + random forest",
 }
 ARMS = {"image": ["image"], "all": ["image", "text", "audio"]}
-PROBE_STEPS, PROBE_WARM = 14, 6
 SHARED = [
     "data.validation_samples=64", "training.threads=1", "training.batch_size=32", "training.ema_decay=0.99",
     "training.log_every=50",
@@ -58,27 +57,20 @@ def network_cell(name: str, arm: str, seed: int, cpu_seconds: float) -> dict[str
     import torch
 
     from mmkp.recipe import load_recipe
+    from mmkp.study.cost import PROBE_STEPS, cost_of, steps_within
     from mmkp.training.loop import Trainer
 
     torch.set_num_threads(1)
     path = ROOT / "recipes" / f"{name}.yaml"
     with tempfile.TemporaryDirectory() as scratch:
-        probe = Trainer(load_recipe(path, overrides(arm, seed, PROBE_STEPS)), Path(scratch) / "probe")
-        batches, spent = probe._batches(_Quiet()), []
-        for _ in range(PROBE_STEPS):
-            began = time.process_time()
-            probe._step(batches)
-            spent.append(time.process_time() - began)
-        steps = max(PROBE_STEPS, round(cpu_seconds / float(np.median(spent[PROBE_WARM:]))))
+        recipe = load_recipe(path, overrides(arm, seed, PROBE_STEPS))
+        steps, _ = steps_within(cpu_seconds, recipe, Path(scratch) / "probe")
         began = time.process_time()
         trainer = Trainer(load_recipe(path, overrides(arm, seed, steps)), Path(scratch) / "run")
         trainer.train()
         used = time.process_time() - began
-        return {"steps": steps, "cpu_s": used, **score_network(trainer, arm), **cost_of(trainer.parts, arm)}
-
-
-class _Quiet:
-    waited_s = 0.0
+        cost = cost_of(trainer.parts.model, trainer.parts.processor, tuple(ARMS[arm]))
+        return {"steps": steps, "cpu_s": used, **score_network(trainer, arm), **cost}
 
 
 def score_network(trainer: Any, arm: str) -> dict[str, Any]:
@@ -112,37 +104,6 @@ def errors_of(predictions: Any, schema: Any, subset: str) -> dict[str, Any]:
         found[condition] = metrics.nme(errors).tolist()
         found[f"{condition} lips"] = metrics.nme(errors, lips).tolist()
     return {"errors": found, "groups": predictions.groups.tolist()}
-
-
-def cost_of(parts: Any, arm: str) -> dict[str, Any]:
-    """Parameters, FLOPs and milliseconds per image of the forward pass, one thread, batch 1 and 32."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    model, size = parts.model.eval(), parts.processor.image_processor.size_hw
-    rate = parts.processor.feature_extractor.sampling_rate
-
-    def inputs(batch: int) -> dict[str, Any]:
-        given: dict[str, Any] = {"images": [np.zeros((*size, 3), np.uint8)] * batch}
-        if arm == "all":
-            given |= {"text": ["place the red b|ook"] * batch, "audio": [np.zeros(rate, np.float32)] * batch}
-        return dict(parts.processor(**given, sampling_rate=rate))
-
-    times = {}
-    with torch.inference_mode():
-        one = inputs(1)
-        with FlopCounterMode(display=False) as counter:
-            model(**one)
-        for batch in (1, 32):
-            given, spent = inputs(batch), []
-            for _ in range(12):
-                began = time.process_time()
-                model(**given)
-                spent.append((time.process_time() - began) * 1000 / batch)
-            times[f"ms_{batch}"] = float(np.median(spent[4:]))
-    return {
-        "parameters": sum(p.numel() for p in model.parameters()), "flops": counter.get_total_flops(), **times
-    }  # fmt: skip
 
 
 def classic_cell(name: str, arm: str, seed: int) -> dict[str, Any]:

@@ -2,5 +2,5 @@
 
 The way of a study: `recipe` (what is asked) -> `plan` (cells, and what each depends on) -> `run` (one process per
 cell: `worker`) -> `cell` (train, predict, `cost`) -> `results` (a Parquet file per cell) -> `report` (from these files
-alone: `grid_results`, `statistics`, `analysis`, `robustness`, `tables`, `plots`, `pictures`, `verdict`).
+alone: `grid_results`, `statistics`, `analysis`, `robustness`, `shapley`, `tables`, `plots`, `pictures`, `verdict`).
 """

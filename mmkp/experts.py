@@ -5,6 +5,9 @@ The members stand on axis 1; their weights are 0 for who is absent and sum to 1 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import reduce
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -12,14 +15,22 @@ from torch import Tensor
 
 def weighted_sum(stacked: Float[Tensor, "B M *rest"], weights: Float[Tensor, "B M"]) -> Float[Tensor, " B *rest"]:
     """sum_m w_m x_m; a member of weight 0 is left out, whatever it holds (NaN included)."""
-    weights = over(weights, stacked)
-    held = torch.where(weights > 0, stacked, 0.0)  # before the product: NaN * 0 has a gradient
-    return (held * weights.to(stacked.dtype)).sum(1)
+    return mix(stacked.unbind(1), weights)
 
 
-def over(weights: Float[Tensor, "B M"], stacked: Float[Tensor, "B M *rest"]) -> Tensor:
-    """The weights with as many axes as what they weigh."""
-    return weights.view(*weights.shape, *[1] * (stacked.ndim - 2))
+def mix(members: Sequence[Float[Tensor, " B *rest"]], weights: Float[Tensor, "B M"]) -> Float[Tensor, " B *rest"]:
+    """`weighted_sum` of M members that lie apart; one by one, as a CPU's caches hold what one of them needs."""
+    shares = []
+    for member, weight in zip(members, weights.unbind(1), strict=True):
+        weight = over(weight, member).to(member.dtype)
+        held = torch.where(weight > 0, member, 0.0)  # before the product: NaN * 0 has a gradient
+        shares.append(held * weight)
+    return reduce(torch.add, shares)
+
+
+def over(weights: Tensor, weighed: Tensor) -> Tensor:
+    """Weights (B) or (B, M) with as many axes as what they weigh, whose first axes are theirs."""
+    return weights.view(*weights.shape, *[1] * (weighed.ndim - weights.ndim))
 
 
 def exponents(weights: Float[Tensor, "B M"]) -> Float[Tensor, "B M"]:

@@ -8,6 +8,7 @@ carried back through softplus, so that one factor alone is itself exactly.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from mmkp.errors import InputError, nearest
-from mmkp.experts import over, weighted_sum
+from mmkp.experts import mix, over, weighted_sum
 
 
 def masked_weights(logits: Float[Tensor, " M"], present: Bool[Tensor, "B M"]) -> Float[Tensor, "B M"]:
@@ -118,25 +119,28 @@ class FusionRule(nn.Module):
         return masked_weights(self.logits, present)
 
     def _stack(self, parts: dict[str, Tensor], present: Bool[Tensor, "B M"]) -> tuple[Tensor, Tensor]:
-        there = torch.tensor([m in parts for m in self.members], device=present.device)
         blank = torch.zeros_like(next(iter(parts.values())))
-        return torch.stack([parts.get(m, blank) for m in self.members], dim=1), present & there
+        return torch.stack([parts.get(m, blank) for m in self.members], dim=1), present & self._among(parts, present)
+
+    def _among(self, names: Iterable[str], present: Tensor) -> Tensor:
+        """(M,) which members are among the names."""
+        return torch.tensor([m in names for m in self.members], device=present.device)
 
     def forward(self, parts: dict[str, Float[Tensor, " B *rest"]], present: Bool[Tensor, "B M"]) -> Tensor:
         """Join features. `present` is (B, M) in the order of `members`; (B, *rest), 0 where nothing is present."""
-        stacked, present = self._stack(parts, present)
-        weights = self.weights(present)
+        there = [m for m in self.members if m in parts]
+        present = present & self._among(there, present)
+        columns = [self.members.index(m) for m in there]
+        weights, given = self.weights(present)[:, columns], [parts[m] for m in there]
         if self.kind != "product":
-            return weighted_sum(stacked, weights)
-        held = present.view(*present.shape, *[1] * (stacked.ndim - 2))
-        stacked = torch.where(held, stacked, 0.0)
-        with torch.autocast(stacked.device.type, enabled=False):
-            shares = zip(stacked.float().unbind(1), over(weights, stacked).unbind(1), strict=True)
-            # member by member: a CPU's caches hold what one of them needs
-            joined = inverse_log_softplus(sum((log_softplus(x) * w for x, w in shares), torch.zeros(())))
-        alone = (present.sum(1) == 1).view(-1, *[1] * (joined.ndim - 1))
-        joined = torch.where(alone, weighted_sum(stacked.float(), weights), joined)
-        return joined.to(stacked.dtype) * present.any(1).view(-1, *[1] * (joined.ndim - 1))
+            return mix(given, weights)
+        with torch.autocast(given[0].device.type, enabled=False):
+            given = [g.float() for g in given]
+            held = [torch.where(over(w, g), g, 0.0) for w, g in zip((weights > 0).unbind(1), given, strict=True)]
+            joined = inverse_log_softplus(mix([log_softplus(x) for x in held], weights))
+            alone = over(present.sum(1) == 1, joined)
+            joined = torch.where(alone, mix(held, weights), joined) * over(present.any(1), joined)
+        return joined.to(parts[there[0]].dtype)
 
     def mean(self, parts: dict[str, Float[Tensor, "B K"]], present: Bool[Tensor, "B M"]) -> Float[Tensor, "B K"]:
         """The weighted mean, whatever the rule: of logits that are no distribution over places."""

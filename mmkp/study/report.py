@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from mmkp.study.analysis import Origin, cost, origin_of
 from mmkp.study.grid_results import GridResults
 from mmkp.study.plan import Folders
 from mmkp.study.recipe import Loaded
-from mmkp.study.results import CEILINGS
+from mmkp.study.results import ALL, CEILINGS
 from mmkp.study.tables import Table
 from mmkp.study.verdict import Finding, Judged, best_of, provisional, verdict
 
@@ -39,8 +40,7 @@ def write_report(loaded: Loaded, out: Path, say: Any = print) -> Path:
         lines += _figure("Gain by group of keypoints", plots.part_gain(grid, parts_family, out / "part_gain.png"))
     ceilings = _ceilings(grid, out)
     lines += _section(*[analysis.subset_table(grid, c, origin, ceilings) for c in grid.conditions], out=out)
-    added = shapley.shapley_table(grid, origin)
-    lines += _section(added, out=out) if added.rows else []
+    lines += _added(grid, origin, out)
     lines += _section(analysis.cost_table(grid, origin), out=out)
     lines += _figure("Error against cost", plots.pareto(grid, out / "pareto.png"))
     lines += _robustness(grid, origin, out)
@@ -99,6 +99,16 @@ def _price(grid: GridResults, arm: str) -> str:
         if own and base:
             words.append(f"{own / base:.2f}x {name}")
     return f"What {arm} costs beside {grid.reference}: {', '.join(words) or 'not measured'}."
+
+
+def _added(grid: GridResults, origin: Origin, out: Path) -> list[str]:
+    """Shapley values: of all points and the primary part here, of every group of keypoints in its files."""
+    table = shapley.shapley_table(grid, origin)
+    if not table.rows:
+        return []
+    table.write(out / "tables")
+    shown = replace(table, rows=[row for row in table.rows if row[2] in (ALL, grid.primary)])
+    return [f"## {table.title}", "", shown.markdown(), "", f"Every group of keypoints: tables/{table.name}.csv.", ""]
 
 
 def _robustness(grid: GridResults, origin: Origin, out: Path) -> list[str]:

@@ -81,7 +81,12 @@ def evaluate(
     out: OutOption,
     options: Annotated[list[str] | None, typer.Argument(help="key=value ... of the dataset")] = None,
     split: Annotated[str, typer.Option(help="Split of the dataset; `all` takes everything found.")] = "test",
-    condition: Annotated[list[str] | None, typer.Option(help="Repeat for several; all that apply without.")] = None,
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="covered, audio_noise:3 (a corruption and how strong), covered+audio_noise:3; may be repeated."
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Items per batch.")] = 32,
 ) -> None:
     """Evaluate every subset of modalities under every condition: summary.json, report.md, pictures."""

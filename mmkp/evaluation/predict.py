@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,12 @@ import torch
 from mmkp import geometry
 from mmkp.data.augment import AugmentConfig
 from mmkp.data.collate import Collator
+from mmkp.data.conditions import Conditions, changed_modalities
 from mmkp.data.corrupt import CONDITIONS
 from mmkp.data.sample import KeypointDataset, Sample
 from mmkp.evaluation.predictions import Predictions
 from mmkp.modeling_mmkp import Detected, Encoded, MmkpForKeypointDetection
 from mmkp.processing_mmkp import MmkpProcessor
-
-CHANGES = {"covered": "image", "even_times": "text"}  # the modality that each part of a condition's name changes
 
 
 def all_subsets(modalities: Sequence[str]) -> list[str]:
@@ -28,7 +27,8 @@ def all_subsets(modalities: Sequence[str]) -> list[str]:
 
 def effective_condition(condition: str, subset: str) -> str:
     """The condition that a subset can notice: covering the picture changes nothing for sound alone."""
-    parts = [p for p in condition.split("+") if p != "clear" and CHANGES[p] in subset.split("+")]
+    members = set(subset.split("+"))
+    parts = [p for p in condition.split("+") if members.intersection(changed_modalities(p))]
     return "+".join(parts) or "clear"
 
 
@@ -46,7 +46,7 @@ def predict_dataset(
 
     Args:
         model, processor: as loaded; the model is put into evaluation mode.
-        conditions: names from mmkp.data.corrupt.CONDITIONS.
+        conditions: names as mmkp.data.conditions has them.
         subsets: of the modalities; all of the model's by default.
         indices: which items; all by default.
         progress: wraps the iterator over batches of indices.
@@ -60,17 +60,19 @@ def predict_dataset(
     wanted = list(range(len(dataset))) if indices is None else list(indices)
     collate = Collator(processor, model.schema, AugmentConfig.off(), seed=0, modalities=model.modalities)
     rows: list[dict[Any, np.ndarray]] = []
+    named = Conditions(dataset)
+    changes = {name: named[name] for name in dict.fromkeys([*conditions, *needed(conditions, subsets)])}
     batches = [wanted[i : i + batch_size] for i in range(0, len(wanted), batch_size)]
     with torch.inference_mode():
         for batch in progress(batches):
-            rows.append(_predict_batch(model, collate, [dataset[i] for i in batch], conditions, subsets))
+            rows.append(_predict_batch(model, collate, [dataset[i] for i in batch], conditions, subsets, changes))
     model.train(was_training)
     return _join(rows, conditions, subsets)
 
 
 def _predict_batch(
     model: MmkpForKeypointDetection, collate: Collator, samples: list[Sample], conditions: Sequence[str],
-    subsets: Sequence[str],
+    subsets: Sequence[str], changes: Mapping[str, Callable[[Sample], Sample | None]],
 ) -> dict[Any, np.ndarray]:  # fmt: skip
     row: dict[Any, np.ndarray] = {
         "ids": np.array([s.id for s in samples]), "groups": np.array([s.group for s in samples]),
@@ -81,11 +83,11 @@ def _predict_batch(
     back, blank = clear["image_to_input"].double(), mean_shape_input(model)
     row["mean_shape_xy"] = geometry.input_to_image(blank.expand(len(samples), -1, -1), back).numpy()
     for condition in conditions:
-        changed = [CONDITIONS[condition](s) for s in samples]
+        changed = [changes[condition](s) for s in samples]
         hidden = np.zeros_like(samples[0].visible)  # an item to which the condition does not apply has no say in it
         row["visible", condition] = np.stack([hidden if s is None else s.visible for s in changed])
     for source in needed(conditions, subsets):
-        changed = [CONDITIONS[source](s) or s for s in samples]
+        changed = [changes[source](s) or s for s in samples]
         batch = clear if source == "clear" else collate([((0, i), s) for i, s in enumerate(changed)])
         own = [s for s in subsets if effective_condition(source, s) == source]
         for subset, xy, scores, present in detect_subsets(model, batch, own):
@@ -98,7 +100,7 @@ def _predict_batch(
 def needed(conditions: Sequence[str], subsets: Sequence[str]) -> list[str]:
     """The conditions under which something must be predicted, so that every asked cell has its figures."""
     found = {effective_condition(c, s) for c in conditions for s in subsets}
-    return [name for name in CONDITIONS if name in found]
+    return [name for name in dict.fromkeys([*CONDITIONS, *sorted(found)]) if name in found]
 
 
 def detect_subsets(

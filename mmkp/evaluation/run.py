@@ -9,6 +9,7 @@ from typing import Any
 
 import mmkp
 from mmkp.data import open_dataset
+from mmkp.data.conditions import Conditions, check_condition
 from mmkp.data.corrupt import CONDITIONS, conditions_of
 from mmkp.data.sample import KeypointDataset
 from mmkp.errors import InputError, nearest
@@ -21,6 +22,7 @@ from mmkp.evaluation.report import write_report
 from mmkp.evaluation.score import GroupBootstrap, summarize
 from mmkp.hub import Loaded, check_schema
 
+LOOKED = 16  # items at which it is tried whether a corruption applies to a dataset
 PREDICT_VERSION = 1  # raise it when the same model and data would give other predictions
 
 
@@ -36,7 +38,8 @@ def evaluate(
         split: of the dataset.
         out: made if it is not there; predictions in it are used again when model, data and conditions are the same.
         options: of the dataset.
-        conditions: names; all that apply to the data by default.
+        conditions: of the protocol, or corruptions as NAME:SEVERITY, or several joined by `+`; all of the protocol
+            that apply to the data by default.
         say: gets a line for people.
         progress: wraps the iterator over batches.
 
@@ -50,13 +53,14 @@ def evaluate(
     check_schema(loaded, dataset.schema, f"data {data}")
     for line in dataset.problems:
         say(f"{data}: {line}")
-    chosen = _conditions(dataset, conditions)
+    finds_people = getattr(loaded.model, "finds_people", False)
+    chosen = _conditions(dataset, conditions, finds_people)
     key = key_of(loaded, dataset, chosen)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {out}", expected="a folder that can be written", got=str(error)) from error
-    if getattr(loaded.model, "finds_people", False):
+    if finds_people:
         options = options or {}
         return evaluate_people(loaded, dataset, chosen, out, key, protocol_of(loaded, dataset, data, split, options),
                                batch_size=batch_size, progress=progress)  # fmt: skip
@@ -105,16 +109,25 @@ def protocol_of(
     }  # fmt: skip
 
 
-def _conditions(dataset: KeypointDataset, asked: list[str] | None) -> list[str]:
+def _conditions(dataset: KeypointDataset, asked: list[str] | None, finds_people: bool) -> list[str]:
     applies = conditions_of(dataset)
     for name in asked or []:
-        if name not in CONDITIONS:
-            raise InputError("--condition", expected="a known one", got=repr(name), remedy=nearest(name, CONDITIONS))
-        if name not in applies:
+        if name in CONDITIONS and name not in applies:
             raise InputError(
                 "--condition", expected="one that applies to this data", got=repr(name), remedy=nearest(name, applies)
             )
+        check_condition("--condition", name, dataset.schema)
+        if name not in CONDITIONS and finds_people:
+            raise InputError("--condition", expected=f"one of {', '.join(applies)} for several people", got=repr(name))
+        if name not in CONDITIONS and not _applies(dataset, name):
+            raise InputError("--condition", expected="one that applies to this data", got=repr(name))
     return asked or applies
+
+
+def _applies(dataset: KeypointDataset, name: str) -> bool:
+    """Whether a condition applies to at least one of a few items, evenly spread over a dataset."""
+    looked = {round(i * (len(dataset) - 1) / (LOOKED - 1)) for i in range(LOOKED)}
+    return any(Conditions(dataset)[name](dataset[i]) is not None for i in looked)
 
 
 def key_of(loaded: Loaded, dataset: KeypointDataset, conditions: list[str]) -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mmkp.data.conditions import OCCLUDER
 from mmkp.data.corruptions import CORRUPTIONS, Corruption, corrupt, corruptions_for
 from mmkp.data.sample import Sample
 from mmkp.errors import InputError, nearest
 from mmkp.schema import KeypointSchema
-
-OCCLUDER = "occlude_"  # and a group of the schema, which the data decides
 
 
 def check_names(where: str, names: Sequence[str], schema: KeypointSchema | None = None) -> None:

@@ -157,6 +157,17 @@ def test_a_kill_before_the_first_checkpoint_leaves_a_folder_that_can_be_used(gri
     assert again.state.step == 4
 
 
+def test_a_run_begun_before_a_key_was_known_goes_on(finished, grid_root, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    plain = yaml.safe_load((run / "recipe.yaml").read_text())
+    del plain["training"]["start_parts"], plain["training"]["patience"]
+    (run / "recipe.yaml").write_text(yaml.safe_dump(plain))
+    assert Trainer(tiny_recipe(grid_root), run, resume=True).folder.resumed
+    with pytest.raises(InputError, match="training.patience was None, is 3"):
+        Trainer(tiny_recipe(grid_root, patience=3), run, resume=True)
+
+
 def test_a_resume_without_its_recipe_is_refused(finished, grid_root, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(finished, run)

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import yaml
 
 from mmkp.environment import environment
 from mmkp.errors import InputError
-from mmkp.recipe import Recipe
+from mmkp.recipe import Recipe, parse_recipe
 
 # What may differ when a run goes on. The batch too, as long as the global batch stays what it was (checked in the
 # loop): on two processes each reads half of it.
@@ -83,11 +84,13 @@ class RunFolder:
 
     def _same_recipe(self, recipe: Recipe) -> None:
         try:
-            before = _flat(yaml.safe_load((self.path / "recipe.yaml").read_text()))
+            plain = yaml.safe_load((self.path / "recipe.yaml").read_text())
         except yaml.YAMLError as error:
             where = f"resume {self.path}"
             raise InputError(where, expected="the run's recipe.yaml, whole", got=str(error)) from error
-        now = _flat(yaml.safe_load(recipe.to_yaml()))
+        with suppress(InputError):  # keys that recipes have got since then had their defaults
+            plain = yaml.safe_load(parse_recipe(plain).to_yaml())
+        before, now = _flat(plain), _flat(yaml.safe_load(recipe.to_yaml()))
         changed = sorted(k for k in {*before, *now} - FREE if before.get(k) != now.get(k))
         if changed:
             lines = "; ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in changed[:5])

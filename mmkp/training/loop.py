@@ -36,7 +36,7 @@ TRACKERS = {"tensorboard": "tensorboard", "trackio": "trackio", "wandb": "wandb"
 
 
 # oneDNN compiles a convolution for each shape and keeps 1024. A step's pictures are as many as were not withheld, so
-# that there are several thousand shapes; compiling them again and again took a sixth of a step (lite0, batch 16).
+# that there are several thousand shapes, and compiling them again and again took a good part of a step.
 PRIMITIVES = "16384"
 
 

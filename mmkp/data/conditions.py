@@ -1,7 +1,9 @@
 """Conditions by name: those of the protocol, corruptions as NAME:SEVERITY, and several of them joined by `+`.
 
-spoil = Conditions(dataset)["covered+audio_noise:3"]
-sample = spoil(sample)                    # None where it does not apply
+    spoil = Conditions(dataset)["covered+audio_noise:3"]
+    sample = spoil(sample)                    # None where it does not apply
+
+Parts that are joined are applied from left to right.
 """
 
 from __future__ import annotations

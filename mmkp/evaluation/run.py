@@ -126,8 +126,8 @@ def _conditions(dataset: KeypointDataset, asked: list[str] | None, finds_people:
 
 def _applies(dataset: KeypointDataset, name: str) -> bool:
     """Whether a condition applies to at least one of a few items, evenly spread over a dataset."""
-    looked = {round(i * (len(dataset) - 1) / (LOOKED - 1)) for i in range(LOOKED)}
-    return any(Conditions(dataset)[name](dataset[i]) is not None for i in looked)
+    change, looked = Conditions(dataset)[name], {round(i * (len(dataset) - 1) / (LOOKED - 1)) for i in range(LOOKED)}
+    return any(change(dataset[i]) is not None for i in looked)
 
 
 def key_of(loaded: Loaded, dataset: KeypointDataset, conditions: list[str]) -> str:

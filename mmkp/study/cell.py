@@ -206,9 +206,8 @@ def _steps_of_arm(loaded: Loaded, cell: Cell, runs: Path, threads: int) -> tuple
 def _steps_of_cells(loaded: Loaded, arm: str, folders: Folders) -> dict[str, Any] | None:
     """What the arm's finished cells of these settings took."""
     for seed in loaded.study.seeds:
-        meta = read_meta(folders.cells / f"{arm}-{seed}.parquet")
-        same = meta and meta["status"] == "done" and meta.get("settings") == settings_key(loaded, arm, seed)
-        if meta and same:
+        meta = read_meta(folders.cells / f"{arm}-{seed}.parquet") or {}
+        if meta.get("status") == "done" and meta.get("settings") == settings_key(loaded, arm, seed):
             return {k: meta[k] for k in ("steps", "cpu_s_per_step")}
     return None
 

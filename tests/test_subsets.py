@@ -100,3 +100,45 @@ def test_a_batch_is_the_same_again(made: tuple) -> None:
     samples = [sample(i, model.schema.name) for i in range(4)]
     first, again = (batch_of(made, samples, 3, drop_image=0.5, drop_audio=0.5, rotate_deg=20.0) for _ in range(2))
     assert torch.equal(first["subset_mask"], again["subset_mask"]) and torch.equal(first["labels"], again["labels"])
+
+
+def lying(made: tuple, subsets: int, chance: float, samples: list[Sample], **augment: float) -> tuple[dict, dict]:
+    """A batch without and with lies; all else is drawn from the same generators."""
+    return batch_of(made, samples, subsets, **augment), batch_of(made, samples, subsets, conflict=chance, **augment)
+
+
+def heard(batch: dict) -> list[bytes]:
+    """What tells a text and a sound from others, item by item: the encoders' inputs."""
+    return [ids.numpy().tobytes() for ids in batch["input_ids"]], [f.numpy().tobytes() for f in batch["input_features"]]
+
+
+def test_a_lie_is_the_words_the_sound_or_both_of_one_other_clip(made: tuple) -> None:
+    model, _ = made
+    samples = [sample(i, model.schema.name, text=f"{'abcdefghijkl'[i]}|") for i in range(12)]
+    truth, lie = lying(made, 0, 1.0, samples)
+    words, sounds = heard(truth)
+    told_words, told_sounds = heard(lie)
+    whose = [(words.index(w), sounds.index(s)) for w, s in zip(told_words, told_sounds, strict=True)]
+    kinds = {("text" if w != i else "") + ("audio" if s != i else "") for i, (w, s) in enumerate(whose)}
+    assert kinds == {"text", "audio", "textaudio"}
+    assert all(w == s for i, (w, s) in enumerate(whose) if w != i and s != i)
+    assert torch.equal(truth["labels"], lie["labels"]) and torch.equal(truth["pixel_values"], lie["pixel_values"])
+
+
+def test_nobody_lies_about_a_hidden_face_nor_borrows_from_its_own_clip(made: tuple) -> None:
+    model, _ = made
+    hidden = np.array([2, 2, 2, 1, 1], np.uint8)  # as under a cover
+    blind = [sample(i, model.schema.name, image=None) for i in range(3)]
+    covered = [sample(i, model.schema.name, visible=hidden) for i in range(3, 6)]
+    for samples in ([*blind, *covered], [sample(i, model.schema.name, group="one clip") for i in range(6)]):
+        truth, lie = lying(made, 0, 1.0, samples)
+        assert heard(truth) == heard(lie)
+
+
+def test_who_hears_a_lie_keeps_the_picture_in_every_subset(made: tuple) -> None:
+    model, _ = made
+    samples = [sample(i, model.schema.name, text=f"{'abcdefgh'[i]}|") for i in range(8)]
+    truth, lie = lying(made, 16, 0.5, samples, drop_image=0.5)
+    same = [heard(truth)[0][i] == heard(lie)[0][i] and heard(truth)[1][i] == heard(lie)[1][i] for i in range(8)]
+    always = lie["subset_mask"][..., 0].all(1).tolist()
+    assert always == [not s for s in same] and 0 < sum(same) < 8

@@ -58,6 +58,7 @@ class AugmentConfig(BaseModel):
     drop_image: Probability = 0.0
     drop_text: Probability = 0.0
     drop_audio: Probability = 0.0
+    conflict: Probability = 0.0  # a clear picture's words, sound or both are another clip's: learns to doubt them
 
     @model_validator(mode="after")
     def _ranges_ordered(self) -> AugmentConfig:

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from mmkp.data.augment import AugmentConfig, Augmented, Augmenter, rng_for, spec_augment
+from mmkp.data.augment_conflict import tell_lies
 from mmkp.data.sample import KeypointDataset, Sample
 from mmkp.processing_mmkp import MmkpProcessor
 from mmkp.schema import KeypointSchema
@@ -100,9 +101,13 @@ class Collator:
         rngs = [rng_for(self.seed, epoch, index) for (epoch, index), _ in items]
         samples = [self._keep(sample) for _, sample in items]
         made = [self.augmenter(s, rng) for s, rng in zip(samples, rngs, strict=True)]
+        lies = np.zeros(len(made), bool)
+        if self.augment.conflict:
+            made, lies = tell_lies(made, [s.group for s in samples], self.augment.conflict, rngs)
         batch = {**self.inputs(made, rngs), "labels": labels_of(made), "ids": [s.id for s in samples]}
         if self.subsets:
             batch["subset_mask"] = self._subset_mask(np.stack([a.modality_mask for a in made]), rngs)
+            batch["subset_mask"][torch.from_numpy(lies), :, 0] = True  # without the picture nobody could tell
             batch["blind_targets"] = labels_of([self.plain(s.replace(image=None), rng_for(0, 0, 0)) for s in samples])
         return batch
 

@@ -5,12 +5,14 @@ The members stand on axis 1; their weights are 0 for who is absent and sum to 1 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+SMALLEST = 1e-37
 
 
 def weighted_sum(stacked: Float[Tensor, "B M *rest"], weights: Float[Tensor, "B M"]) -> Float[Tensor, " B *rest"]:
@@ -38,21 +40,27 @@ def exponents(weights: Float[Tensor, "B M"]) -> Float[Tensor, "B M"]:
     return weights * (weights > 0).sum(1, keepdim=True)
 
 
-def join_log_densities(
-    kind: str, logs: Float[Tensor, "B M *rest"], weights: Float[Tensor, "B M"]
+def join_logits(
+    kind: str,
+    logits: Float[Tensor, "B M *rest"],
+    weights: Float[Tensor, "B M"],
+    density: Callable[[Tensor], Tensor],
 ) -> Float[Tensor, " B *rest"]:
     """The logarithm of the joint distribution; for `product` not normalised.
 
     Args:
         kind: `product`, the product of experts, in which experts who agree sharpen; else the mixture.
-        logs: logarithms of the experts' densities.
+        logits: logarithms of the experts' densities, normalised or not.
         weights: of the experts.
+        density: the distribution that an expert's logits declare.
+
+    Returns:
+        For the mixture at least log(1e-37), below which a float holds no probability.
     """
-    if kind == "product":
-        return weighted_sum(logs, exponents(weights))
-    held = over(weights, logs)
-    floor = torch.finfo(torch.float32).min / 4
-    return torch.logsumexp(torch.where(held > 0, logs + held.clamp_min(1e-30).log(), floor), dim=1)
+    members = logits.float().unbind(1)
+    if kind == "product":  # what would normalise an expert is a constant factor
+        return mix(members, exponents(weights))
+    return mix([density(m) for m in members], weights).clamp_min(SMALLEST).log()
 
 
 def join_gaussians(

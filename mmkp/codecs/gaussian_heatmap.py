@@ -15,9 +15,9 @@ from torch import Tensor
 
 from mmkp import geometry
 from mmkp.codecs import dark
-from mmkp.codecs.heatmap import check_stride, place_on_grid
+from mmkp.codecs.heatmap import check_stride, density, place_on_grid
 from mmkp.errors import InputError
-from mmkp.experts import join_log_densities, weighted_sum
+from mmkp.experts import join_logits, weighted_sum
 
 DECODES = ("argmax", "quarter", "dark")
 FLOOR = 1e-3  # of a peak of 1, below which heat says nothing; as in transformers' VitPose post-processing
@@ -136,8 +136,7 @@ class GaussianHeatmapCodec:
         `product` and else in their arithmetic one. So heads that agree stay sure, and heads that do not lose.
         """
         log_heat = log_above_floor(stacked.float())
-        logs = torch.log_softmax(log_heat.flatten(3), dim=-1).view(stacked.shape)
-        shape = self.from_log_density(join_log_densities(kind, logs, weights))
+        shape = self.from_log_density(join_logits(kind, log_heat, weights, density))
         peak = shape.flatten(2).argmax(-1)[:, None, :, None]
         there = log_heat.flatten(3).gather(3, peak.expand(-1, stacked.shape[1], -1, -1))
         level = weighted_sum(there, weights).exp() if kind == "product" else weighted_sum(there.exp(), weights)

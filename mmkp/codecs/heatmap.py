@@ -17,7 +17,7 @@ from torch import Tensor
 from mmkp import geometry
 from mmkp.codecs import dark
 from mmkp.errors import InputError
-from mmkp.experts import join_log_densities
+from mmkp.experts import join_logits
 
 SCORE_RADIUS_CELLS = 2  # a 5x5 window: about 90 % of a Gaussian of sigma 1.25 cells
 
@@ -51,6 +51,11 @@ def place_on_grid(
     inside = ((xy > -0.5) & (xy < limits)).all(-1)
     weight = inside if labelled is None else inside & labelled
     return torch.where(weight[..., None], xy, torch.zeros_like(xy)), weight.float()
+
+
+def density(logits: Float[Tensor, "B K h w"]) -> Float[Tensor, "B K h w"]:
+    """The distribution over the grid that logits declare."""
+    return torch.softmax(logits.flatten(2), dim=-1).view(logits.shape)
 
 
 def check_stride(stride: int, input_size_hw: tuple[int, int]) -> None:
@@ -144,8 +149,7 @@ class HeatmapCodec:
         self, kind: str, stacked: Float[Tensor, "B M K h w"], weights: Float[Tensor, "B M"]
     ) -> Float[Tensor, "B K h w"]:
         """What several heads say together (see mmkp.experts)."""
-        logs = self.log_density(stacked.flatten(0, 1)).view(stacked.shape)
-        return self.from_log_density(join_log_densities(kind, logs, weights))
+        return self.from_log_density(join_logits(kind, stacked, weights, density))
 
     def expected_xy_grid(self, log_density: Float[Tensor, "B K h w"]) -> Float[Tensor, "B K 2"]:
         """The mean of the distribution, in the grid frame: the differentiable decode that losses use."""

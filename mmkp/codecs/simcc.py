@@ -16,7 +16,7 @@ from torch import Tensor
 from mmkp import geometry
 from mmkp.codecs.regression import learnable
 from mmkp.errors import InputError
-from mmkp.experts import join_log_densities
+from mmkp.experts import join_logits
 
 DECODERS = ("argmax", "soft_argmax")
 SCORE_RADIUS_SIGMAS = 2  # holds 95 % of a Gaussian
@@ -109,6 +109,10 @@ class SimccCodec:
         """The logarithms of the two distributions that the head's output declares; each sums to 1 over its bins."""
         return torch.cat([torch.log_softmax(part, -1) for part in raw.float().split(self.bins_xy, -1)], dim=-1)
 
+    def density(self, raw: Float[Tensor, "B K N"]) -> Float[Tensor, "B K N"]:
+        """The two distributions that the head's output declares."""
+        return torch.cat([torch.softmax(part, -1) for part in raw.float().split(self.bins_xy, -1)], dim=-1)
+
     def from_log_density(self, log_density: Float[Tensor, "B K N"]) -> Float[Tensor, "B K N"]:
         """The head's output that declares the given distributions, which need not be normalised."""
         return log_density
@@ -117,8 +121,7 @@ class SimccCodec:
         self, kind: str, stacked: Float[Tensor, "B M K N"], weights: Float[Tensor, "B M"]
     ) -> Float[Tensor, "B K N"]:
         """What several heads say together (see mmkp.experts), each axis by itself."""
-        logs = self.log_density(stacked.flatten(0, 1)).view(stacked.shape)
-        return self.from_log_density(join_log_densities(kind, logs, weights))
+        return self.from_log_density(join_logits(kind, stacked, weights, self.density))
 
     def decode(self, raw: Float[Tensor, "B K N"]) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
         """Keypoints and how sure the distributions are of them.

@@ -34,14 +34,18 @@ def tell_lies(
     told, lies = list(made), np.zeros(len(made), bool)
     for i, (item, rng) in enumerate(zip(made, rngs, strict=True)):
         asked, kind, donor = rng.random(3)
-        kinds = [k for k in KINDS if item.modality_mask[list(k)].all()]
+        kinds = [k for k in KINDS if _has(item, k)]
         if asked >= chance or not kinds or not _is_seen(item):
             continue
         places = kinds[int(kind * len(kinds))]
-        donors = [d for d, g in zip(made, groups, strict=True) if g != groups[i] and d.modality_mask[list(places)].all()]
+        donors = [d for d, g in zip(made, groups, strict=True) if g != groups[i] and _has(d, places)]
         if donors:
             told[i], lies[i] = _with(item, donors[int(donor * len(donors))], places), True
     return told, lies
+
+
+def _has(item: Augmented, places: tuple[int, ...]) -> bool:
+    return bool(item.modality_mask[list(places)].all())
 
 
 def _is_seen(item: Augmented) -> bool:

@@ -26,6 +26,7 @@ from mmkp.errors import InputError, MissingExtraError, MmkpError, choose
 from mmkp.recipe import Recipe
 from mmkp.training import checkpoint
 from mmkp.training.build import Parts, build, learning_rate_share, parameter_groups, training_mode
+from mmkp.training.cpu import prepare_cpu
 from mmkp.training.log import RunLog
 from mmkp.training.lora import merged
 from mmkp.training.run_folder import RunFolder
@@ -33,11 +34,6 @@ from mmkp.training.validate import Validator
 
 ADAM_EPSILON = 1e-6  # RoBERTa's; at 1e-8 the rounding of a gradient near 0 is scaled up to a visible step
 TRACKERS = {"tensorboard": "tensorboard", "trackio": "trackio", "wandb": "wandb"}  # Accelerate's name -> package
-
-
-# oneDNN compiles a convolution for each shape and keeps 1024. A step's pictures are as many as were not withheld, so
-# that there are several thousand shapes, and compiling them again and again took a good part of a step.
-PRIMITIVES = "16384"
 
 
 class Trainer:
@@ -57,7 +53,7 @@ class Trainer:
         self.recipe, self.settings = recipe, recipe.training
         self.batch_size, self.accumulate = recipe.training.batch_size // split, recipe.training.accumulate * split
         self.accelerator = make_accelerator(recipe, out, self.accumulate)
-        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", PRIMITIVES)
+        prepare_cpu()
         if self.settings.threads:
             torch.set_num_threads(self.settings.threads)
         self.folder = RunFolder(out, recipe, resume, main=self.accelerator.is_main_process)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from mmkp import calibration
+from mmkp.errors import InputError
+from mmkp.evaluation import calibrate as fitting
 from mmkp.metrics import expected_calibration_error
 
 
@@ -52,3 +56,22 @@ def test_scores_that_say_the_opposite_are_left_alone(rng):
     scores = rng.uniform(0, 1, 1000)
     found = calibration.fit(scores, scores < 0.5)
     assert (found["temperature"], found["bias"]) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("wrong", [1, 2, 1000, 1998, 1999])
+def test_too_few_of_a_kind_leave_the_scores_as_they_are(wrong, rng, monkeypatch):
+    """Of 2,000 keypoints two must be wrong, and two right."""
+    right, scores = np.arange(2000) >= wrong, rng.uniform(0.1, 0.9, 2000)
+    made = SimpleNamespace(keypoints_xy={("clear", "image"): None})
+    monkeypatch.setattr(fitting, "predict_dataset", lambda *_, **__: made)
+    monkeypatch.setattr(fitting, "judged", lambda *_: (scores, right, None))
+    monkeypatch.setattr(fitting, "conditions_of", lambda _: ["clear"])
+    monkeypatch.setattr(fitting, "digest_of", lambda *_: "")
+    config, schema = SimpleNamespace(), SimpleNamespace(normalizer=SimpleNamespace(name="outer_eye_distance"))
+    loaded = SimpleNamespace(model=SimpleNamespace(config=config, finds_people=False, schema=schema), processor=None)
+    if wrong in (1, 1999):
+        with pytest.raises(InputError, match=rf"one in a thousand of each, got {wrong} of 2000 wrong"):
+            fitting.calibrate(loaded, range(10))
+        assert config.calibration is None
+    else:
+        assert fitting.calibrate(loaded, range(10))["n"] == config.calibration["n"] == 2000

@@ -17,6 +17,7 @@ from mmkp.evaluation.score import PCK_MAIN
 from mmkp.hub import Loaded, digest_of
 
 MOST_ITEMS = 400
+RARE = 1e-3  # a kind of answer, right or wrong, of which there are fewer is not known well enough to fit a chance to
 
 
 def calibrate(loaded: Loaded, dataset: KeypointDataset, progress: Any = iter) -> dict[str, Any]:
@@ -31,7 +32,8 @@ def calibrate(loaded: Loaded, dataset: KeypointDataset, progress: Any = iter) ->
         What `mmkp.calibration.fit` found, with the threshold that "right" means.
 
     Raises:
-        InputError: a codec whose scores say nothing, or no labelled point.
+        InputError: a codec whose scores say nothing, no labelled point, or fewer than one in a thousand that is wrong
+            (or right).
     """
     config = loaded.model.config
     if loaded.model.finds_people:
@@ -47,6 +49,13 @@ def calibrate(loaded: Loaded, dataset: KeypointDataset, progress: Any = iter) ->
             "calibrate", expected="scores that differ and labelled points",
             got=f"{len(scores)} points, all of one score" if len(scores) else "no labelled point",
             remedy=f"The codec {config.codec['name']} declares no confidence." if len(scores) else "",
+        )  # fmt: skip
+    wrong = int((~right).sum())
+    if min(wrong, len(right) - wrong) < RARE * len(right):
+        raise InputError(
+            "calibrate", expected="keypoints both right and wrong, at least one in a thousand of each",
+            got=f"{wrong} of {len(right)} wrong, more than {PCK_MAIN} of {loaded.model.schema.normalizer.name} off",
+            remedy="Data as hard as what the model will meet tells more.",
         )  # fmt: skip
     found = {**calibration.fit(scores, right), "threshold": PCK_MAIN, "normalizer": loaded.model.schema.normalizer.name}
     config.calibration = {k: found[k] for k in ("temperature", "bias", "threshold", "normalizer", "n")}

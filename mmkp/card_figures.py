@@ -149,8 +149,8 @@ def cost(run: Path) -> str:
     machine = ""
     if (run / "environment.json").is_file():
         known = json.loads((run / "environment.json").read_text())
-        gpus = known.get("gpus") or []
-        threads = f"{known.get('threads')} threads of a CPU with {known.get('cpus')} cores"
+        gpus, count = known.get("gpus") or [], known.get("threads")
+        threads = f"{count} thread{'' if count == 1 else 's'} of a CPU with {known.get('cpus')} cores"
         machine = f" on {gpus[0]}" if gpus else f" on {threads}"
         if known.get("processes", 1) > 1:
             machine += f", {known['processes']} processes"

@@ -119,7 +119,9 @@ class Table:
 def _shown(cell: Any) -> str:
     if cell is None:
         return NONE
-    return f"{cell:.3g}" if isinstance(cell, float) else str(cell)
+    if isinstance(cell, float):
+        return f"{cell:.0f}" if abs(cell) >= 999.5 else f"{cell:.3g}"
+    return str(cell)
 
 
 def p_value(p: float | None) -> PValue | None:

@@ -418,3 +418,9 @@ def test_a_table_in_three_forms():
     assert table.csv().splitlines() == ["arm,x mean,x low,x high,x seed sd", "a_b,0.5,0.4,0.6,0.01", "c,,,,"]
     assert r"\textbf{a\_b} & 0.50 [0.40, 0.60] $\pm$0.01 \\" in table.latex()
     assert r"\caption{50 \% of a\_b.}" in table.latex()
+
+
+def test_large_numbers_are_written_out():
+    table = Table("t", "T", "Made up.", ["a", "b", "c"], [[1478.4, 999.94, 0.012345]])
+    assert "| 1478 | 1000 | 0.0123 |" in table.markdown()
+    assert table.csv().splitlines()[1] == "1478.4,999.94,0.012345"

@@ -12,6 +12,7 @@ from transformers import BatchFeature, ByT5Tokenizer, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
 
 from mmkp import geometry
+from mmkp.data.io import pil_to_rgb
 from mmkp.errors import InputError
 from mmkp.features import MmkpFeatureExtractor
 from mmkp.loading.source import HUB_OPTIONS, find
@@ -96,7 +97,7 @@ def as_rgb(image: Any) -> np.ndarray:
         InputError: anything else.
     """
     if isinstance(image, Image.Image):
-        return np.asarray(image.convert("RGB"))
+        return pil_to_rgb(image)
     if isinstance(image, np.ndarray) and image.dtype == np.uint8:
         if image.ndim == 2:
             return np.repeat(image[:, :, None], 3, axis=2)

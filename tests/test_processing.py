@@ -13,6 +13,7 @@ from PIL import Image
 import mmkp
 from mmkp import InputError
 from mmkp.data.io import read_image
+from mmkp.media import load_image
 
 RATE = 16_000
 
@@ -115,6 +116,15 @@ def test_a_16_bit_picture_is_scaled_not_clipped(tmp_path):
     ramp = np.linspace(0, 65_535, 256).astype(np.uint16)[None].repeat(4, 0)
     Image.fromarray(ramp).save(tmp_path / "deep.png")
     np.testing.assert_allclose(read_image(tmp_path / "deep.png")[0, :, 0], np.arange(256), atol=1)
+    np.testing.assert_array_equal(load_image(Image.open(tmp_path / "deep.png")), read_image(tmp_path / "deep.png"))
+
+
+def test_a_picture_of_fractions_is_refused(tmp_path):
+    fractions = Image.fromarray(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8))
+    fractions.save(tmp_path / "f.tif")
+    for source in (tmp_path / "f.tif", fractions):
+        with pytest.raises(InputError, match=r"^image.*: expected a picture of 8 or 16 bits, got one of fractions"):
+            load_image(source)
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "CMYK", "1"])

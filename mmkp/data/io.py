@@ -26,11 +26,9 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
         with Image.open(path) as file:
             if file.width * file.height > MAX_PIXELS:
                 raise Image.DecompressionBombError(f"{file.width} x {file.height} pixels")
-            image = ImageOps.exif_transpose(file)
-            if image.mode.startswith("I"):  # 16 bit: converting would clip it, not scale it
-                grey = (np.asarray(image).clip(0, 65_535) // 257).astype(np.uint8)
-                return np.repeat(grey[..., None], 3, axis=2)
-            return np.asarray(image.convert("RGB"))
+            return pil_to_rgb(ImageOps.exif_transpose(file), path.name)
+    except InputError:
+        raise
     except Image.DecompressionBombError as error:  # Pillow raises it by itself for the largest headers
         raise InputError(
             f"image {path.name}", expected=f"at most {MAX_PIXELS // 10**6} megapixels", got=str(error),
@@ -38,6 +36,23 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
         ) from error  # fmt: skip
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise InputError(f"image {path.name}", expected="a picture (JPEG, PNG, WebP ...)", got=str(error)) from error
+
+
+def pil_to_rgb(image: Image.Image, name: str = "") -> UInt8[np.ndarray, "H W 3"]:
+    """A PIL picture as RGB; 16 bits are scaled to 8, where PIL's own conversion would clip them.
+
+    Raises:
+        InputError: fractions (mode F), whose black and white nobody knows.
+    """
+    if image.mode == "F":
+        raise InputError(
+            f"image {name}".strip(), expected="a picture of 8 or 16 bits", got="one of fractions (mode F)",
+            remedy="Scale it to 0 ... 255 first.",
+        )  # fmt: skip
+    if image.mode.startswith("I"):
+        grey = (np.asarray(image).clip(0, 65_535) // 257).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    return np.asarray(image.convert("RGB"))
 
 
 def read_audio(path: str | Path) -> tuple[Float32[np.ndarray, " T"], int]:

@@ -20,6 +20,7 @@ from mmkp.modeling_mmkp import Encoded
 
 EYE_NAMES = tuple(f"{side}_eye_{i}" for side in ("right", "left") for i in range(6))
 SMALLEST = 1 / 6  # of the picture's width; a face is narrower than its box, so that the promise has room
+SLIMMEST = 20  # height over width; in a slimmer picture smaller faces are left out, or its finest level grows beyond bounds
 LARGEST = 1.5  # of the picture's shorter side: the box of a face that fills it
 LEVEL_STEP = math.sqrt(2)  # from level to level of the pyramid; the spotter is fitted for half of it to either side
 MARGIN = 0.25  # of a nominal face, around every level
@@ -83,7 +84,7 @@ def check_findable(model: Any) -> None:
 def find(
     model: Any, processor: Any, image: UInt8[np.ndarray, "H W 3"], threshold: float | None = None, most: int = 20
 ) -> Found:
-    """The faces of a picture that cover at least a sixth of its width.
+    """The faces of a picture that cover at least a sixth of its width, and a 120th of its height.
 
     Args:
         model: one that `can_find`.
@@ -143,7 +144,7 @@ def pyramid(image_hw: tuple[int, int], face_px: int) -> list[tuple[np.ndarray, t
     Around the picture lies some black, so that a face that is cut by its border is not cut by the level's too.
     """
     height, width = image_hw
-    smallest, largest = SMALLEST * width, LARGEST * min(image_hw)
+    smallest, largest = SMALLEST * max(width, height / SLIMMEST), LARGEST * min(image_hw)
     count = max(1, 1 + math.ceil(math.log(max(1, largest / smallest), LEVEL_STEP)))
     levels = []
     for number in range(count):

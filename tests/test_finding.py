@@ -48,6 +48,13 @@ def test_every_size_is_nominal_on_some_level(height, width, share, face_px):
     assert min(octaves) <= 0.25 + 1e-9
 
 
+@pytest.mark.parametrize("image_hw", [(40_000, 300), (3000, 10), (300, 40_000), (1, 1), (4000, 6000)])
+def test_no_shape_of_a_picture_makes_a_level_grow_beyond_bounds(image_hw):
+    """In faces: 6 across, 120 down, and the margin."""
+    for _, (height, width) in finding.pyramid(image_hw, 64):
+        assert height <= 64 * 121 and width <= 64 * 7
+
+
 def test_a_level_holds_the_picture_and_a_margin():
     for affine, (height, width) in finding.pyramid((120, 200), 64):
         corners = geometry.transform(np.array([[-0.5, -0.5], [199.5, 119.5]]), affine)

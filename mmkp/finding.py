@@ -20,7 +20,9 @@ from mmkp.modeling_mmkp import Encoded
 
 EYE_NAMES = tuple(f"{side}_eye_{i}" for side in ("right", "left") for i in range(6))
 SMALLEST = 1 / 6  # of the picture's width; a face is narrower than its box, so that the promise has room
-SLIMMEST = 20  # height over width; in a slimmer picture smaller faces are left out, or its finest level grows beyond bounds
+SLIMMEST = (
+    20  # height over width; in a slimmer picture smaller faces are left out, or its finest level grows beyond bounds
+)
 LARGEST = 1.5  # of the picture's shorter side: the box of a face that fills it
 LEVEL_STEP = math.sqrt(2)  # from level to level of the pyramid; the spotter is fitted for half of it to either side
 MARGIN = 0.25  # of a nominal face, around every level
@@ -121,7 +123,7 @@ def spot(model: Any, processor: Any, image: UInt8[np.ndarray, "H W 3"], threshol
     boxes, scores = [], []
     for affine, size_hw in pyramid((image.shape[0], image.shape[1]), finder.face_px):
         level = geometry.warp(image, affine, size_hw)
-        pixels = processor.image_processor.normalize(level[None]).to(model.device)
+        pixels = processor.image_processor.normalize(level[None]).to(model.device, model.dtype)
         said = finder.spot(finder.gather(model.encoders["image"].stages(pixels), size_hw))[0].float()
         at = (said[0].sigmoid() > threshold).nonzero()
         chosen = said[:, at[:, 0], at[:, 1]].double().cpu().numpy()
@@ -170,7 +172,7 @@ def look(model: Any, processor: Any, image: UInt8[np.ndarray, "H W 3"], boxes_xy
 
 def _look(model: Any, processor: Any, image: np.ndarray, boxes: np.ndarray) -> tuple[Tensor, np.ndarray, np.ndarray]:
     made = processor.image_processor.preprocess([image] * len(boxes), boxes=list(boxes))
-    pixels = made["pixel_values"].to(model.device)
+    pixels = made["pixel_values"].to(model.device, model.dtype)
     size_hw = model.config.input_size_hw
     stages = model.encoders["image"].stages(pixels)
     view = model.finder.view(model.finder.gather(stages, size_hw))

@@ -217,7 +217,7 @@ class MmkpForKeypointDetection(MmkpPreTrainedModel):
             blind_targets: as labels, for the subsets without the image: nobody could hear how a picture was turned.
 
         Raises:
-            InputError: no modality at all.
+            InputError: no modality at all, labels of another number of keypoints.
         """
         inputs = {
             "image": (pixel_values,), "text": (input_ids, attention_mask),
@@ -351,7 +351,16 @@ class MmkpForKeypointDetection(MmkpPreTrainedModel):
     def loss(
         self, detected: Detected, labels: Float[Tensor, "B K 3"] | Float[Tensor, "B P K 3"]
     ) -> Float[Tensor, " B"]:
-        """The loss of every item: the criterion's mean over the stages, and the visibility's."""
+        """The loss of every item: the criterion's mean over the stages, and the visibility's.
+
+        Raises:
+            InputError: labels of another number of keypoints.
+        """
+        if labels.shape[-2:] != (self.schema.num_keypoints, 3):
+            raise InputError(
+                "labels", expected=f"(..., {self.schema.num_keypoints}, 3): x, y and visibility of {self.schema.name}",
+                got=str(tuple(labels.shape)),
+            )  # fmt: skip
         if labels.ndim == 4 and not self.finds_people:
             labels = labels[:, 0]
         target = self.codec.encode(labels[..., :2], labels[..., 2] > 0)

@@ -215,6 +215,15 @@ def scene() -> tuple[np.ndarray, np.ndarray]:
     return canvas, np.array(boxes)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_in_half_precision_finds_the_same(finder, scene, dtype):
+    loaded, _, folder = finder
+    whole = finding.find(loaded.model, loaded.processor, scene[0])
+    half = finding.find(load(str(folder)).model.to(dtype), loaded.processor, scene[0])
+    assert len(half) == len(whole) > 0
+    np.testing.assert_allclose(half.boxes_xywh, whole.boxes_xywh, atol=4)
+
+
 def test_only_the_finder_is_fitted(finder):
     loaded, before, _ = finder
     after = loaded.model.state_dict()

@@ -13,6 +13,7 @@ from mmkp.configuration_mmkp import MmkpConfig
 from mmkp.data.augment import AugmentConfig
 from mmkp.data.collate import Collator
 from mmkp.data.sample import Sample
+from mmkp.errors import InputError
 from mmkp.schema import load_schema
 from mmkp.training.build import make_model
 
@@ -142,3 +143,12 @@ def test_who_hears_a_lie_keeps_the_picture_in_every_subset(made: tuple) -> None:
     same = [heard(truth)[0][i] == heard(lie)[0][i] and heard(truth)[1][i] == heard(lie)[1][i] for i in range(8)]
     always = lie["subset_mask"][..., 0].all(1).tolist()
     assert always == [not s for s in same] and 0 < sum(same) < 8
+
+
+@pytest.mark.parametrize("shape", [(1, 68, 3), (1, 5, 2), (1, 2, 68, 3), (1,)])
+def test_labels_of_another_schema_are_refused(made: tuple, shape: tuple[int, ...]) -> None:
+    model, _ = made
+    batch = batch_of(made, [sample(0, model.schema.name)], 0)
+    batch.pop("ids")
+    with pytest.raises(InputError, match=r"^labels: expected \(\.\.\., 5, 3\): x, y and visibility of face5, got \(1"):
+        model(**{**batch, "labels": torch.zeros(shape)})

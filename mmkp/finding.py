@@ -20,9 +20,7 @@ from mmkp.modeling_mmkp import Encoded
 
 EYE_NAMES = tuple(f"{side}_eye_{i}" for side in ("right", "left") for i in range(6))
 SMALLEST = 1 / 6  # of the picture's width; a face is narrower than its box, so that the promise has room
-SLIMMEST = (
-    20  # height over width; in a slimmer picture smaller faces are left out, or its finest level grows beyond bounds
-)
+SLIMMEST = 20  # height over width; smaller faces are left out in slimmer pictures, as the finest level would be huge
 LARGEST = 1.5  # of the picture's shorter side: the box of a face that fills it
 LEVEL_STEP = math.sqrt(2)  # from level to level of the pyramid; the spotter is fitted for half of it to either side
 MARGIN = 0.25  # of a nominal face, around every level

@@ -106,8 +106,9 @@ class Collator:
             made, lies = tell_lies(made, [s.group for s in samples], self.augment.conflict, rngs)
         batch = {**self.inputs(made, rngs), "labels": labels_of(made), "ids": [s.id for s in samples]}
         if self.subsets:
-            batch["subset_mask"] = self._subset_mask(np.stack([a.modality_mask for a in made]), rngs)
-            batch["subset_mask"][torch.from_numpy(lies), :, 0] = True  # without the picture nobody could tell
+            chosen = self._subset_mask(np.stack([a.modality_mask for a in made]), rngs)
+            chosen[torch.from_numpy(lies), :, 0] = True  # without the picture nobody could tell
+            batch["subset_mask"] = chosen
             batch["blind_targets"] = labels_of([self.plain(s.replace(image=None), rng_for(0, 0, 0)) for s in samples])
         return batch
 

@@ -166,7 +166,7 @@ def _train(loaded: Loaded, cell: Cell, folder: Path, threads: int) -> tuple[Pred
 def _steps(loaded: Loaded, cell: Cell, folder: Path, threads: int) -> tuple[int, dict[str, Any]]:
     """The steps of a cell: the budget's, or those that were found to fit when the arm was first begun."""
     note = folder / "cell.json"
-    before = json.loads(note.read_text()) if note.is_file() else {}
+    before = _read(note)
     if before.get("key") != cell.key:
         shutil.rmtree(folder, ignore_errors=True)
         steps, each = loaded.study.budget.steps, None
@@ -189,7 +189,7 @@ def _steps_of_arm(loaded: Loaded, cell: Cell, runs: Path, threads: int) -> tuple
     note = runs / f"{cell.arm}.steps.json"
     with (runs / f"{cell.arm}.steps.lock").open("a") as lock:
         fcntl.lockf(lock, fcntl.LOCK_EX)
-        found = json.loads(note.read_text()) if note.is_file() else {}
+        found = _read(note)
         if found.get("settings") != settings:
             found = _steps_of_cells(loaded, cell.arm, Folders(runs.parent)) or {}
         if not found:
@@ -210,6 +210,15 @@ def _steps_of_cells(loaded: Loaded, arm: str, folders: Folders) -> dict[str, Any
         if meta.get("status") == "done" and meta.get("settings") == settings_key(loaded, arm, seed):
             return {k: meta[k] for k in ("steps", "cpu_s_per_step")}
     return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What `_write` has written; empty where there is nothing or, after a machine died, only a part."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _write(path: Path, plain: dict[str, Any]) -> None:

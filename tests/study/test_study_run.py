@@ -174,6 +174,19 @@ def test_seconds_become_steps_once_and_for_all_seeds(ran, tmp_path):
 
 
 @NEEDS
+@pytest.mark.parametrize("left", ["", '{"key": "k", "st', "[]"])
+def test_a_note_that_a_dying_machine_cut_off_is_written_anew(ran, tmp_path, left):
+    from mmkp.study.cell import _steps
+
+    loaded = load_study(ran[0], ["budget.steps=3"])
+    folder = Folders(tmp_path).runs / "image-0"
+    folder.mkdir(parents=True)
+    (folder / "cell.json").write_text(left)
+    assert _steps(loaded, Cell("image", 0, "k"), folder, 1)[0] == 3
+    assert json.loads((folder / "cell.json").read_text()) == {"key": "k", "steps": 3, "cpu_s_per_step": None}
+
+
+@NEEDS
 @pytest.mark.parametrize("elsewhere", ["done", "failed"])
 def test_a_cell_that_another_process_has_run_meanwhile_is_not_run_again(ran, tmp_path, elsewhere, monkeypatch):
     study, out, _, _ = ran

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,17 @@ def read_evaluation(title: str, folder: Path) -> Evaluation:
     try:
         made = Evaluation(title, json.loads(path.read_text()))
         made.shown_groups(), made.subsets, made.summary["protocol"]["split"]
+        made.summary["protocol"]["data"] = without_place(str(made.summary["protocol"]["data"]))
     except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
         raise InputError(f"evaluation {path}", expected="an evaluation's summary", got=type(error).__name__) from error
     return made
+
+
+def without_place(data: str) -> str:
+    """A dataset's name without its place on somebody's disk: a card is read by others."""
+    named = data.rstrip("/\\")
+    placed = named.startswith(("/", ".", "~", "\\")) or named[1:3] in (":\\", ":/") or named.count("/") > 1
+    return re.split(r"[/\\]", named)[-1] if placed else data
 
 
 def tables(evaluation: Evaluation) -> list[str]:

@@ -15,7 +15,7 @@ from huggingface_hub import ModelCard
 from tiny_model import save_tiny
 
 from mmkp import InputError, card
-from mmkp.card_figures import minutes_of
+from mmkp.card_figures import minutes_of, without_place
 from mmkp.commands import push as push_commands
 from mmkp.evaluation.run import evaluate
 from mmkp.hub import load, packaged
@@ -107,6 +107,23 @@ def image_run(run, tmp_path_factory) -> Path:
     (out / "recipe.yaml").write_text(yaml.safe_dump({"name": "wild", "training": {"seed": 1, "steps": 3}}))
     write_summary(out, {"image": 0.0512, "mean_shape": 0.25})
     return out
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [("/home/anna/faces", "faces"), ("~/x/faces/", "faces"), ("./faces", "faces"), (r"C:\Users\anna\faces", "faces"),
+     ("a/b/faces", "faces"), ("grid", "grid"), ("anna/faces", "anna/faces")],
+)  # fmt: skip
+def test_a_card_does_not_tell_where_data_lies_on_a_disk(data, named, image_run, tmp_path):
+    assert without_place(data) == named
+    summary = json.loads((image_run / "summary.json").read_text())
+    for path in image_run.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    summary["protocol"]["data"] = data
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    text = card.card("mine", tmp_path, "apache-2.0", "own", "l")
+    assert f"Split `test` of {named}, n" in text
+    assert named == data or data not in text + json.dumps(card.facts(tmp_path, "apache-2.0", "own"))
 
 
 def write_summary(folder: Path, means: dict[str, float], split: str = "test") -> None:

@@ -111,7 +111,7 @@ def image_run(run, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize(
     ("data", "named"),
-    [("/home/anna/faces", "faces"), ("~/x/faces/", "faces"), ("./faces", "faces"), (r"C:\Users\anna\faces", "faces"),
+    [("/data/anna/faces", "faces"), ("~/x/faces/", "faces"), ("./faces", "faces"), (r"C:\Users\anna\faces", "faces"),
      ("a/b/faces", "faces"), ("grid", "grid"), ("anna/faces", "anna/faces")],
 )  # fmt: skip
 def test_a_card_does_not_tell_where_data_lies_on_a_disk(data, named, image_run, tmp_path):

@@ -183,7 +183,7 @@ class KeypointDetectionPipeline(Pipeline):
     ) -> list[dict[str, Any]]:
         """Instances as plain values; of more than `top_k` the best, in the order they came in."""
         made = [self._plain(one, threshold) for one in model_outputs["instances"]]
-        best = sorted(range(len(made)), key=lambda i: -made[i]["score"])[:top_k]
+        best = sorted(range(len(made)), key=lambda i: -made[i]["score"])[: None if top_k is None else int(top_k)]
         return [made[i] for i in sorted(best)]
 
     def _plain(self, found: dict[str, Any], threshold: float) -> dict[str, Any]:

@@ -116,6 +116,8 @@ def edit(folder: Path, **entries) -> None:
         ({"modalities": []}, "at least one of image, text, audio"),
         ({"modalities": "smell"}, "a list of image, text, audio"),
         ({"calibration": {"temperature": "x"}}, "calibration: expected temperature and bias"),
+        ({"calibration": {"temperature": 0.0, "bias": 0.0}}, "calibration: expected a temperature above 0"),
+        ({"calibration": {"temperature": 1.0, "bias": float("nan")}}, "calibration: expected a temperature above 0"),
         ({"input_size_hw": [32]}, "a checkpoint of mmkp"),
     ],
 )  # fmt: skip

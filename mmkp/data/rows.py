@@ -113,15 +113,20 @@ Heard = tuple[Float32[np.ndarray, " T"], int, float | None]  # samples, rate in 
 
 
 def assemble(row: Row, image: UInt8[np.ndarray, "H W 3"] | None, heard: Heard | None) -> Sample:
-    """A row's sample from what was decoded of it. A row of which nothing is left carries no labels."""
+    """A row's sample from what was decoded of it.
+
+    A row of which nothing is left carries no labels, nor does one without picture and box: nobody knows where in what
+    its keypoints lie.
+    """
     audio, rate_hz, time_s = heard if heard is not None else (None, 16_000, None)
     nothing = image is None and audio is None and row.text is None
+    placeless = image is None and row.box_xywh is None
     box = row.box_xywh
     if box is None:
         box = geometry.whole_image_box((1, 1) if image is None else (image.shape[0], image.shape[1]))
     return Sample(
         id=row.id, group=row.group, keypoints_xy=row.keypoints_xy,
-        visible=np.zeros_like(row.visible) if nothing else row.visible,
+        visible=np.zeros_like(row.visible) if nothing or placeless else row.visible,
         box_xywh=np.asarray(box, dtype=np.float64), image=image, audio=audio, rate_hz=rate_hz,
         audio_time_s=time_s, text=row.text, info=row.info,
     )  # fmt: skip

@@ -7,6 +7,7 @@ build whatever sizes it asks for; so all of that is refused first, by name.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -157,6 +158,8 @@ def check_config(config: dict[str, Any], where: str) -> None:
     known = config.get("calibration")
     if known is not None and not (isinstance(known, dict) and all(_is_number(known.get(k)) for k in CALIBRATION)):
         raise InputError(f"{where}, calibration", expected="temperature and bias, numbers", got=repr(known)[:60])
+    if known is not None and not (0 < known["temperature"] < math.inf and math.isfinite(known["bias"])):
+        raise InputError(f"{where}, calibration", expected="a temperature above 0, finite", got=repr(known)[:60])
     for part in ("image_config", "text_config", "audio_config"):
         _check_encoder(config, part, where)
     _check_sizes(config, where)

@@ -20,7 +20,7 @@ from mmkp import InputError
 from mmkp.commands.data import data_app
 from mmkp.data import open_dataset, open_table
 from mmkp.data.folder import read_folder
-from mmkp.data.rows import RowDataset
+from mmkp.data.rows import Row, RowDataset, assemble
 from mmkp.data.video import close_videos, read_frame
 
 POINTS = [[1, 2, 2], [3, 4, 2], [5, 6, 1], [0, 0, 0], [9, 10.5, 2]]
@@ -396,3 +396,11 @@ def test_the_page_s_example_runs_as_it_stands(tmp_path, monkeypatch):
     (own,) = re.findall(r"```yaml\n(.*?)```", text, re.S)
     Path("faces/schema.yaml").write_text(own)
     assert read_folder("faces").schema.keypoints == ("right_hinge", "bridge", "left_hinge")
+
+
+@pytest.mark.parametrize("box", [None, np.array([0.0, 0.0, 10.0, 10.0])])
+def test_keypoints_without_a_picture_are_learned_from_where_a_box_places_them(box):
+    """Labels of a row whose picture is lost lie nowhere, unless the box says where."""
+    row = Row("a", "a", "line 1", np.ones((5, 2), np.float32), np.full(5, 2, np.uint8), box_xywh=box, text="hello")
+    assert assemble(row, None, None).visible.tolist() == ([0] * 5 if box is None else [2] * 5)
+    assert assemble(row, np.zeros((12, 16, 3), np.uint8), None).visible.tolist() == [2] * 5

@@ -258,11 +258,20 @@ def check(study: Study) -> None:
     if (study.budget.steps is None) == (study.budget.cpu_seconds is None):
         got = "both" if study.budget.steps else "neither"
         raise InputError(f"{where} budget", expected="steps or cpu_seconds", got=got)
-    for key in (key for changes in (study.changes, *(arm.changes for arm in study.arms)) for key in changes):
+    for key, value in (
+        item for changes in (study.changes, *(arm.changes for arm in study.arms)) for item in changes.items()
+    ):
         owned = next((o for o in OWNED if f"{key}.".startswith(f"{o}.") or o.startswith(f"{key}.")), None)
         if owned is not None:
             remedy = f"Say it in the study's {OWNED[owned]}."
             raise InputError(f"{where} changes", expected="what arms may differ in", got=key, remedy=remedy)
+        if (
+            isinstance(value, dict) and "." not in key
+        ):  # a whole section would take the place of what the arms and the recipe say in it
+            raise InputError(
+                f"{where} changes", expected="single keys of the recipe, {section.key: value}", got=key,
+                remedy="Write them into the file; an override cannot.",
+            )  # fmt: skip
     _check_corruptions(study)
     _check_subsets(study)
     from mmkp.data.corrupt import CONDITIONS

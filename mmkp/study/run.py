@@ -119,6 +119,8 @@ class Grid:
                 lock.close()  # another process has run it since this one looked
                 progress.finished(cell, None, f"{found} elsewhere")
                 continue
+            if found == "stale":  # finished meanwhile by a process of other settings
+                put_aside(self.folders.cell(cell))
             self.folders.cell(cell).unlink(missing_ok=True)  # a failure that is tried again
             slot = next(i for i in range(self.workers) if i not in [r.slot for r in running])
             running.append(self._launch(cell, lock, slot))

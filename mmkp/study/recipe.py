@@ -265,9 +265,7 @@ def check(study: Study) -> None:
         if owned is not None:
             remedy = f"Say it in the study's {OWNED[owned]}."
             raise InputError(f"{where} changes", expected="what arms may differ in", got=key, remedy=remedy)
-        if (
-            isinstance(value, dict) and "." not in key
-        ):  # a whole section would take the place of what the arms and the recipe say in it
+        if isinstance(value, dict) and "." not in key:  # it would replace the section, the arms' own keys too
             raise InputError(
                 f"{where} changes", expected="single keys of the recipe, {section.key: value}", got=key,
                 remedy="Write them into the file; an override cannot.",

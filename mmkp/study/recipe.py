@@ -258,18 +258,14 @@ def check(study: Study) -> None:
     if (study.budget.steps is None) == (study.budget.cpu_seconds is None):
         got = "both" if study.budget.steps else "neither"
         raise InputError(f"{where} budget", expected="steps or cpu_seconds", got=got)
-    for key, value in (
-        item for changes in (study.changes, *(arm.changes for arm in study.arms)) for item in changes.items()
-    ):
+    for key, value in (i for c in (study.changes, *(arm.changes for arm in study.arms)) for i in c.items()):
         owned = next((o for o in OWNED if f"{key}.".startswith(f"{o}.") or o.startswith(f"{key}.")), None)
         if owned is not None:
             remedy = f"Say it in the study's {OWNED[owned]}."
             raise InputError(f"{where} changes", expected="what arms may differ in", got=key, remedy=remedy)
         if isinstance(value, dict) and "." not in key:  # it would replace the section, the arms' own keys too
-            raise InputError(
-                f"{where} changes", expected="single keys of the recipe, {section.key: value}", got=key,
-                remedy="Write them into the file; an override cannot.",
-            )  # fmt: skip
+            remedy = "Write them into the file; an override cannot."
+            raise InputError(f"{where} changes", expected="single keys, {section.key: value}", got=key, remedy=remedy)
     _check_corruptions(study)
     _check_subsets(study)
     from mmkp.data.corrupt import CONDITIONS

@@ -10,7 +10,7 @@ import sys
 # that there are several thousand shapes, and compiling them again and again took a good part of a step.
 PRIMITIVES = "16384"
 # glibc's malloc gives large blocks back to the system as soon as they are free (mallopt(3)), and the next step asks for
-# them again, page by page: 5 to 9 % of the CPU time of the quickstart's step.
+# them again, page by page.
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 KEPT_FREE, LARGEST = 2**31 - 1, 32 << 20  # bytes; the second is the largest that glibc takes
 

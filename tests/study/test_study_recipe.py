@@ -206,5 +206,5 @@ def test_a_stale_cell_is_put_aside_not_written_over(tmp_path):
 def test_a_whole_section_cannot_take_the_place_of_what_the_arms_say(tmp_path):
     """`changes.model.hidden_size=8` as an override is {model: {hidden_size: 8}}, beside the file's dotted keys."""
     talker = Path(__file__).parents[2] / "recipes" / "studies" / "talker.yaml"
-    with pytest.raises(InputError, match=r"changes: expected single keys of the recipe, .* got model"):
+    with pytest.raises(InputError, match=r"changes: expected single keys, .* got model"):
         load_study(talker, ["changes.model.hidden_size=8"])

@@ -242,3 +242,23 @@ def test_the_time_left_by_hand(tmp_path):
     assert said[0] == "1/4 image-0: done, 10 s; about 15 s left"
     assert said[1] == "2/4 gated-0: failed (see logs/gated-0.log), 30 s; about 20 s left"
     assert left_in_words(600) == "about 10 min left"
+
+
+@NEEDS
+def test_a_cell_finished_meanwhile_under_other_settings_is_put_aside(ran, tmp_path, monkeypatch):
+    study, _, _, _ = ran
+    later = grid(study, tmp_path, [])
+
+    def finish_elsewhere(self):
+        CellResults({"status": "done", "key": "others"}).save(tmp_path / "cells" / "gated-0.parquet")
+        return self
+
+    def launch(*_):
+        raise InterruptedError
+
+    monkeypatch.setattr("mmkp.study.run.Progress.__enter__", finish_elsewhere)
+    monkeypatch.setattr(Grid, "_launch", launch)
+    with pytest.raises(InterruptedError):
+        later.run("gated")
+    assert [p.name for p in (tmp_path / "cells" / "stale").iterdir()] == ["gated-0-others.parquet"]
+    assert not (tmp_path / "cells" / "gated-0.parquet").exists()

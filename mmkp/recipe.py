@@ -192,6 +192,15 @@ def parse_recipe(plain: dict[str, Any], where: str = "") -> Recipe:
         raise _explain(first, where) from error
 
 
+def merged(plain: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Nested dicts with some entries replaced."""
+    made = dict(plain)
+    for key, value in changes.items():
+        inner = made.get(key)
+        made[key] = merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return made
+
+
 def parse_overrides(overrides: list[str]) -> dict[str, Any]:
     """`a.b=c` words as nested dicts; the values are read as YAML.
 

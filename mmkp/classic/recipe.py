@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from mmkp.classic import DESCRIPTORS, METHODS, REGRESSORS
 from mmkp.errors import InputError, choose, nearest
-from mmkp.recipe import DataSection, Part, Section, parse_overrides
+from mmkp.recipe import DataSection, Part, Section, merged, parse_overrides
 
 Modality = Literal["image", "text", "audio"]
 Dimension = Annotated[int, Field(ge=1)]
@@ -131,7 +131,7 @@ def load_classic_recipe(path: str | Path, overrides: list[str] | tuple[str, ...]
         raise InputError(f"recipe {path}", expected="a readable YAML file", got=str(error)) from error
     if not isinstance(plain, dict):
         raise InputError(f"recipe {path.name}", expected="sections (data, features ...)", got=repr(plain)[:60])
-    return parse_classic_recipe(_merged(plain, parse_overrides(list(overrides))), path.name)
+    return parse_classic_recipe(merged(plain, parse_overrides(list(overrides))), path.name)
 
 
 def parse_classic_recipe(plain: dict[str, Any], where: str = "") -> ClassicRecipe:
@@ -166,14 +166,6 @@ def _check(recipe: ClassicRecipe) -> None:
         raise InputError("modalities", expected="each once, and all that have weights", got=str(recipe.modalities))
     if ngrams[0] > ngrams[1]:
         raise InputError("features.text.ngrams", expected="the shorter first", got=str(list(ngrams)))
-
-
-def _merged(plain: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    made = dict(plain)
-    for key, value in changes.items():
-        inner = made.get(key)
-        made[key] = _merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
-    return made
 
 
 def _explain(error: ValidationError, where: str, root: type[BaseModel]) -> InputError:

@@ -14,7 +14,7 @@ from mmkp.classic import is_classic
 from mmkp.classic.recipe import ClassicRecipe, parse_classic_recipe
 from mmkp.data.sample import MODALITIES
 from mmkp.errors import InputError, nearest
-from mmkp.recipe import Count, FusionSection, Positive, Recipe, Section, parse_overrides, parse_recipe
+from mmkp.recipe import Count, FusionSection, Positive, Recipe, Section, merged, parse_overrides, parse_recipe
 
 Modality = Literal["image", "text", "audio"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=60)]
@@ -355,15 +355,6 @@ def put(plain: dict[str, Any], key: str, value: Any) -> None:
             plain[parent] = {}
         plain = plain[parent]
     plain[last] = value
-
-
-def merged(plain: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Nested dicts with some entries replaced."""
-    made = dict(plain)
-    for key, value in changes.items():
-        inner = made.get(key)
-        made[key] = merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
-    return made
 
 
 def _get(plain: Any, key: str, default: Any) -> Any:

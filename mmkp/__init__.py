@@ -18,7 +18,7 @@ _LAZY = {
     "MmkpAudioConfig": "mmkp.configuration_mmkp",
     "MmkpForKeypointDetection": "mmkp.modeling_mmkp",
     "MmkpProcessor": "mmkp.processing_mmkp",
-    "MmkpImageProcessor": "mmkp.processing_mmkp",
+    "MmkpImageProcessor": "mmkp.image_processing_mmkp",
     "MmkpFeatureExtractor": "mmkp.features",
     "KeypointDetectionPipeline": "mmkp.pipelines",
     "pipeline": "mmkp.pipelines",

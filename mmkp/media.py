@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from mmkp.data.io import read_audio, read_image
 from mmkp.errors import InputError
-from mmkp.processing_mmkp import as_rgb
+from mmkp.image_processing_mmkp import as_rgb
 
 TIMEOUT_S = 20.0  # without an answer for so long a server is taken for dead
 MAX_BYTES = 500_000_000  # an hour of WAV at 48 kHz is 350 MB; more is no sound around a picture

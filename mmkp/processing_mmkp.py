@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,102 +10,28 @@ import numpy as np
 import torch
 from PIL import Image
 from transformers import BatchFeature, ByT5Tokenizer, ProcessorMixin
-from transformers.image_processing_utils import BaseImageProcessor
 
 from mmkp import geometry
-from mmkp.data.io import pil_to_rgb
-from mmkp.errors import InputError
+from mmkp.data.timing import around_cursor
+from mmkp.errors import InputError, nearest
 from mmkp.features import MmkpFeatureExtractor
+from mmkp.image_processing_mmkp import MmkpImageProcessor, as_rgb
 from mmkp.loading.source import HUB_OPTIONS, find
 from mmkp.modeling_mmkp import MmkpKeypointOutput
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+OF_OTHERS = ("padding", "return_attention_mask")  # what generic code passes to any processor
 
 
-class MmkpImageProcessor(BaseImageProcessor):
-    """Crop a box into the network's input, its aspect kept, and normalise.
+class MmkpBatch(BatchFeature):
+    """The model's inputs; in whatever precision they are turned into, px stay exact."""
 
-    Args:
-        size_hw: height and width of the input, px.
-        image_mean, image_std: of RGB in [0, 1]; ImageNet's by default.
-    """
-
-    model_input_names = ["pixel_values", "image_to_input"]
-
-    def __init__(
-        self,
-        size_hw: Sequence[int] = (128, 128),
-        image_mean: Sequence[float] = IMAGENET_MEAN,
-        image_std: Sequence[float] = IMAGENET_STD,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.size_hw: Any = tuple(size_hw)
-        self.image_mean, self.image_std = tuple(image_mean), tuple(image_std)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The plain form."""
-        own = {"size_hw": list(self.size_hw), "image_mean": list(self.image_mean), "image_std": list(self.image_std)}
-        return {**own, "image_processor_type": type(self).__name__}
-
-    def preprocess(
-        self, images: Any, boxes: Sequence | None = None, image_to_input: Sequence | None = None,
-        return_tensors: str | None = "pt", **kwargs: Any,
-    ) -> BatchFeature:  # fmt: skip
-        """Pictures -> pixel_values (B, 3, h, w) and image_to_input (B, 2, 3).
-
-        Args:
-            images: one or a list of PIL pictures or (H, W, 3) uint8 arrays, RGB.
-            boxes: xywh px, image frame, for each; the whole picture where None.
-            image_to_input: affines to use instead of boxes.
-
-        Raises:
-            InputError: something that is no picture, or a box without area.
-        """
-        images = [as_rgb(image) for image in (images if isinstance(images, (list, tuple)) else [images])]
-        if image_to_input is None:
-            boxes = [None] * len(images) if boxes is None else boxes
-            image_to_input = [self.affine(b, (i.shape[0], i.shape[1])) for b, i in zip(boxes, images, strict=True)]
-        crops = [geometry.warp(i, a, self.size_hw) for i, a in zip(images, image_to_input, strict=True)]
-        affines = np.stack(list(image_to_input)).astype(np.float32)
-        return BatchFeature(
-            {"pixel_values": self.normalize(np.stack(crops)), "image_to_input": torch.from_numpy(affines)},
-            tensor_type=return_tensors,
-        )
-
-    def affine(self, box_xywh: Sequence[float] | None, image_hw: tuple[int, int]) -> np.ndarray:
-        """Image frame -> input frame for a box, or for the whole picture."""
-        box = geometry.whole_image_box(image_hw) if box_xywh is None else np.asarray(box_xywh, dtype=np.float64)
-        try:
-            return geometry.crop_affine(box, self.size_hw)
-        except ValueError as error:
-            raise InputError(
-                "box", expected="x, y, width, height in px, with an area", got=str([float(v) for v in box])
-            ) from error
-
-    def normalize(self, crops: np.ndarray) -> torch.Tensor:
-        """(B, h, w, 3) uint8 -> (B, 3, h, w) float32, channels last in memory."""
-        pixels = torch.from_numpy(crops).permute(0, 3, 1, 2).to(torch.float32)
-        mean = torch.tensor(self.image_mean).view(1, 3, 1, 1) * 255
-        std = torch.tensor(self.image_std).view(1, 3, 1, 1) * 255
-        return pixels.sub_(mean).div_(std)
-
-
-def as_rgb(image: Any) -> np.ndarray:
-    """A PIL picture or an array as (H, W, 3) uint8.
-
-    Raises:
-        InputError: anything else.
-    """
-    if isinstance(image, Image.Image):
-        return pil_to_rgb(image)
-    if isinstance(image, np.ndarray) and image.dtype == np.uint8:
-        if image.ndim == 2:
-            return np.repeat(image[:, :, None], 3, axis=2)
-        if image.ndim == 3 and image.shape[2] == 3 and image.size:
-            return image
-    got = f"{getattr(image, 'dtype', type(image).__name__)} {getattr(image, 'shape', '')}".strip()
-    raise InputError("image", expected="a PIL picture or a uint8 array (H, W, 3), RGB", got=got)
+    def to(self, *args: Any, **kwargs: Any) -> MmkpBatch:
+        """As of BatchFeature, in place; `image_to_input` changes its device alone."""
+        exact = self.get("image_to_input")
+        super().to(*args, **kwargs)
+        if isinstance(exact, torch.Tensor):
+            self["image_to_input"] = exact.to(self["image_to_input"].device)
+        return self
 
 
 class MmkpProcessor(ProcessorMixin):
@@ -141,9 +68,10 @@ class MmkpProcessor(ProcessorMixin):
         sampling_rate: int | list[int] | None = None,
         boxes: Sequence | None = None,
         audio_times: Sequence[float | None] | None = None,
-        return_tensors: str = "pt",
+        return_tensors: str | None = "pt",
+        truncation: bool = False,
         **kwargs: Any,
-    ) -> BatchFeature:
+    ) -> MmkpBatch:
         """Inputs of the model. Any modality may be left out, for all items or (None in a list) for some.
 
         Args:
@@ -153,17 +81,21 @@ class MmkpProcessor(ProcessorMixin):
             sampling_rate: Hz, for all or for each.
             boxes: xywh px, image frame; one for one item, or one each. The whole picture without.
             audio_times: seconds into each sound; its middle without.
+            return_tensors: "pt", or "np" for arrays.
+            truncation: cut texts that are longer than the encoder takes (`fitting`) instead of refusing them.
+            kwargs: of transformers' processors `padding` and `return_attention_mask`, which change nothing here.
 
         Returns:
             pixel_values, image_to_input, input_ids, attention_mask, input_features, input_features_mask (what is
             absent from all items is left out), and modality_mask (B, 3) in the order image, text, audio.
 
         Raises:
-            InputError: no modality, lists of different lengths, or an item that is not usable.
+            InputError: no modality, lists of different lengths, an item that is not usable, an unknown keyword.
         """
+        _check_call(return_tensors, kwargs)
         lists = {
             "image": _as_list(images, (Image.Image, np.ndarray)), "text": _as_list(text, (str,)),
-            "audio": _as_list(audio, (np.ndarray, torch.Tensor)),
+            "audio": _as_list(_as_array(audio), (np.ndarray, torch.Tensor)),
         }  # fmt: skip
         sizes = {len(v) for v in lists.values() if v is not None}
         if len(sizes) != 1 or 0 in sizes:
@@ -190,10 +122,13 @@ class MmkpProcessor(ProcessorMixin):
         if mask[:, 0].any():
             batch["pixel_values"] = self._pixels(parts["image"], affines)
         if mask[:, 1].any():
-            batch |= self.texts(parts["text"])
+            texts = [self.fitting(t) if truncation and t is not None else t for t in parts["text"]]
+            batch |= self.texts(texts)
         if mask[:, 2].any():
             batch |= self._sounds(parts["audio"], sampling_rate, times)
-        return BatchFeature(batch)
+        if return_tensors == "np":
+            return MmkpBatch({name: value.numpy() for name, value in batch.items()})
+        return MmkpBatch(batch)
 
     def _affines(self, images: list, boxes: Sequence | None) -> np.ndarray:
         """(B, 2, 3) image frame -> input frame; NaN for an item that has neither a picture nor a box."""
@@ -213,6 +148,18 @@ class MmkpProcessor(ProcessorMixin):
         )
         return made["pixel_values"]
 
+    def fitting(self, text: str) -> str:
+        """A text as far as the encoder takes it: the words around its cursor, or its first ones.
+
+        Raises:
+            InputError: an empty text.
+        """
+        _check_text(text)
+        limit = self.tokenizer.model_max_length
+        if len(text) < limit // 4:  # UTF-8 has at most four bytes a letter, other vocabularies fewer tokens than bytes
+            return text
+        return around_cursor(text, lambda part: len(self.tokenizer(part, verbose=False)["input_ids"]) <= limit)
+
     def texts(self, texts: Sequence[str | None]) -> dict[str, torch.Tensor]:
         """input_ids and attention_mask (B, L); an absent text is a blank row.
 
@@ -229,7 +176,8 @@ class MmkpProcessor(ProcessorMixin):
         if longest > limit:
             raise InputError(
                 "text", expected=f"at most {limit} tokens", got=f"{longest}",
-                remedy="Give the words around the picture's moment, about half a second of speech.",
+                remedy="Give the words around the picture's moment, about half a second of speech "
+                "(MmkpProcessor.fitting cuts a text to them).",
             )  # fmt: skip
         return {
             "input_ids": torch.tensor(coded["input_ids"]), "attention_mask": torch.tensor(coded["attention_mask"])
@@ -268,9 +216,16 @@ class MmkpProcessor(ProcessorMixin):
             For each item `keypoints` (K, 2) px, image frame, `scores` (K,) in [0, 1], `labels` (K,) indices; and where
             the model tells people apart `instances`, best first, each with `keypoints` (NaN where not found), `scores`
             and the `score` of the whole.
+
+        Raises:
+            InputError: sizes that are not one for each item.
         """
         assert outputs.keypoints_xy is not None and outputs.scores is not None
         points = outputs.keypoints_xy.detach().double()
+        if target_sizes is not None and len(target_sizes) != len(points):
+            raise InputError(
+                "target_sizes", expected=f"one for each of {len(points)} items", got=str(len(target_sizes))
+            )
         affine = torch.full((len(points), 2, 3), torch.nan, dtype=torch.float64)
         if outputs.image_to_input is not None:
             affine = outputs.image_to_input.double().cpu()
@@ -302,6 +257,21 @@ def _as_list(value: Any, single: tuple[type, ...]) -> list | None:
     if isinstance(value, single) and not (isinstance(value, (np.ndarray, torch.Tensor)) and value.ndim > 3):
         return [value]
     return list(value)
+
+
+def _as_array(audio: Any) -> Any:
+    """A sound that is a plain list of numbers, as feature extractors of transformers take it, as an array."""
+    plain = isinstance(audio, (list, tuple)) and len(audio) > 0 and isinstance(audio[0], (int, float))
+    return np.asarray(audio, np.float32) if plain else audio
+
+
+def _check_call(return_tensors: str | None, more: dict[str, Any]) -> None:
+    if return_tensors not in ("pt", "np", None):
+        raise InputError("return_tensors", expected="pt or np", got=repr(return_tensors))
+    known = [p for p in inspect.signature(MmkpProcessor.__call__).parameters if p not in ("self", "kwargs")]
+    for name in more:
+        if name not in OF_OTHERS:
+            raise InputError("processor", expected="a keyword it knows", got=repr(name), remedy=nearest(name, known))
 
 
 def _is_one_box(boxes: Any) -> bool:

@@ -15,9 +15,10 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from mmkp.configuration_mmkp import MmkpConfig
 from mmkp.features import MmkpFeatureExtractor
+from mmkp.image_processing_mmkp import MmkpImageProcessor
 from mmkp.modeling_mmkp import MmkpForKeypointDetection
 from mmkp.pipelines import TASK, KeypointDetectionPipeline
-from mmkp.processing_mmkp import MmkpImageProcessor, MmkpProcessor
+from mmkp.processing_mmkp import MmkpProcessor
 
 
 @cache

@@ -8,14 +8,17 @@ import sys
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 import mmkp
 from mmkp import InputError
-from mmkp.data.io import read_image
+from mmkp.data.io import check_audio, read_image
 from mmkp.media import load_image
 
 RATE = 16_000
+LIMIT = 127  # bytes that the byte encoder reads
 
 
 @pytest.fixture(scope="module")
@@ -246,3 +249,108 @@ def test_transformers_trainer_trains_it(processor, picture, tmp_path):
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     assert losses[-1] < 0.85 * losses[0]
     assert trainer.evaluate([item] * 4)["eval_loss"] > 0
+
+
+def test_a_text_is_cut_to_whole_words_around_its_cursor(processor):
+    words = [f"word{i}" for i in range(60)]
+    words[40] = "wo|rd40"
+    made = processor.fitting(" ".join(words))
+    assert LIMIT - 14 < len(made) <= LIMIT
+    assert "wo|rd40" in made
+    kept = made.split()
+    first = words.index(kept[0])
+    assert kept == words[first : first + len(kept)]
+    assert abs(made.index("|") - len(made) / 2) < 14  # as much before as after
+
+
+def test_a_text_without_cursor_keeps_its_first_words(processor):
+    made = processor.fitting("left shoulder of the person " * 20)
+    assert made != "left shoulder of the person " * 20
+    assert ("left shoulder of the person " * 20).startswith(made)
+    assert LIMIT - 14 < len(made) <= LIMIT
+
+
+def test_a_word_longer_than_the_encoder_takes_is_cut(processor):
+    assert processor.fitting("x" * 300) == "x" * LIMIT
+    assert "|" in processor.fitting("\u00e9" * 200 + "|" + "\u00e9" * 200)
+    assert len(processor.fitting("\u00e9" * 200 + "|" + "\u00e9" * 200).encode()) in (LIMIT, LIMIT - 2)
+
+
+@given(st.text(min_size=1, max_size=400).filter(lambda t: t.strip() and t.isprintable()))
+def test_any_cut_text_is_taken(text):
+    processor = mmkp.MmkpProcessor()
+    made = processor.fitting(text)
+    assert made in text
+    assert processor.texts([made])["input_ids"].shape[1] <= LIMIT + 1
+    assert (made == text) == (len(text.encode()) <= LIMIT)
+
+
+def test_an_unknown_keyword_is_refused_by_name(processor, picture):
+    with pytest.raises(InputError, match="got 'box'. Did you mean 'boxes'"):
+        processor(images=picture, box=[0, 0, 10, 10])
+    with pytest.raises(InputError, match="return_tensors: expected pt or np, got 'tf'"):
+        processor(images=picture, return_tensors="tf")
+    assert processor(text="a|b", padding=True, return_attention_mask=True)["input_ids"].shape == (1, 4)
+
+
+def test_a_long_text_is_refused_unless_it_may_be_cut(processor):
+    with pytest.raises(InputError, match="at most 128 tokens"):
+        processor(text="word " * 60)
+    cut = processor(text=["word " * 60, None], images=[None, np.zeros((8, 8, 3), np.uint8)], truncation=True)
+    assert cut["input_ids"].shape[1] <= 128
+    assert cut["modality_mask"].tolist() == [[False, True, False], [True, False, False]]
+
+
+def test_arrays_where_they_are_asked_for(processor, picture):
+    arrays = processor(images=picture, text="a|b", return_tensors="np")
+    tensors = processor(images=picture, text="a|b")
+    assert set(arrays) == set(tensors)
+    for name, value in arrays.items():
+        assert isinstance(value, np.ndarray)
+        np.testing.assert_array_equal(value, tensors[name].numpy())
+
+
+def test_px_stay_exact_in_half_precision(processor, picture):
+    inputs = processor(images=picture, boxes=[0.1, 1000.7, 33.3, 44.4])
+    exact = inputs["image_to_input"].clone()
+    half = inputs.to(torch.float16)
+    assert half is inputs
+    assert half["pixel_values"].dtype == torch.float16
+    assert torch.equal(half["image_to_input"], exact)
+
+
+def test_a_sound_as_a_plain_list_is_one_sound(processor):
+    made = processor(audio=tone().tolist(), sampling_rate=RATE)
+    assert torch.equal(made["input_features"], processor(audio=tone(), sampling_rate=RATE)["input_features"])
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int32, np.uint8, np.uint16])
+def test_whole_numbers_are_samples_of_full_scale(processor, dtype):
+    """8 bits are unsigned around 128, as WAV has them; the silence of any form is silence."""
+    info = np.iinfo(dtype)
+    half = 2 ** (info.bits - 1)
+    whole = np.rint(tone().astype(np.float64) * half + (half if info.min == 0 else 0))
+    exact = np.abs(check_audio(whole.clip(info.min, info.max).astype(dtype), RATE) - tone()).max()
+    assert exact <= 0.51 / half + 1e-7
+    silence = np.full(RATE, half if info.min == 0 else 0, dtype)
+    assert not check_audio(silence, RATE).any()
+
+
+@pytest.mark.parametrize(
+    ("samples", "words"),
+    [
+        (tone() * 32768, r"samples in \[-1, 1\], got up to 9830.*Divide them by their full scale"),
+        (tone().astype(np.complex64), "real numbers, got complex64"),
+        (tone() > 0, "real numbers, got bool"),
+    ],
+)  # fmt: skip
+def test_samples_of_another_scale_or_kind_are_refused(processor, samples, words):
+    with pytest.raises(InputError, match=words):
+        processor(audio=samples, sampling_rate=RATE)
+
+
+@pytest.mark.parametrize("sizes", [[], [(10, 10), (20, 20)]])
+def test_sizes_are_one_for_each_item(processor, model, picture, sizes):
+    outputs = model(**processor(images=picture))
+    with pytest.raises(InputError, match=f"target_sizes: expected one for each of 1 items, got {len(sizes)}"):
+        processor.post_process_keypoint_detection(outputs, target_sizes=sizes)

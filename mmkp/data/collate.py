@@ -140,7 +140,7 @@ class Collator:
                 np.stack([blank if a.image is None else a.image for a in made])
             )
         if mask[:, 1].any():
-            batch |= processor.texts([a.text or None for a in made])
+            batch |= processor.texts([processor.fitting(a.text) if a.text else None for a in made])
         if mask[:, 2].any():
             rate = processor.feature_extractor.sampling_rate
             blank = np.zeros(rate, np.float32)

@@ -12,6 +12,7 @@ from mmkp.errors import InputError
 
 MAX_PIXELS = 100_000_000  # a 100-megapixel camera; a header that claims more is refused before anything is decoded
 MAX_CHANNELS = 2  # mono, or stereo that is mixed down; more channels are a recording of something else
+MAX_SAMPLE = 16.0  # of full scale: decoders overshoot 1 a little, samples of another scale by far
 MIN_SECONDS = 0.025  # one analysis window of the log-mel frames
 
 
@@ -75,16 +76,13 @@ def check_audio(samples: np.ndarray, rate_hz: int, where: str = "audio") -> Floa
     """Mono samples that can be heard.
 
     Args:
-        samples: (T,) or (T, channels) with one or two channels, in [-1, 1], or signed integers of full scale.
+        samples: (T,) or (T, channels) with one or two channels, in [-1, 1], or integers of full scale.
         rate_hz: sampling rate.
 
     Raises:
-        InputError: no or too few samples, more than two channels, NaN or infinity, a rate that is none.
+        InputError: no or too few samples, more than two channels, NaN or infinity, another scale, a rate that is none.
     """
-    samples = np.asarray(samples)
-    if np.issubdtype(samples.dtype, np.signedinteger):  # PCM as it comes out of many readers
-        samples = samples / -float(np.iinfo(samples.dtype).min)
-    samples = samples.astype(np.float32, copy=False)
+    samples = _as_fractions(np.asarray(samples), where)
     if not 1000 <= rate_hz <= 768_000:
         raise InputError(where, expected="a sampling rate of 1 to 768 kHz", got=f"{rate_hz} Hz")
     if samples.ndim > 2 or (samples.ndim == 2 and samples.shape[1] > MAX_CHANNELS):
@@ -101,7 +99,24 @@ def check_audio(samples: np.ndarray, rate_hz: int, where: str = "audio") -> Floa
     if not np.isfinite(samples).all():
         bad = int((~np.isfinite(samples)).sum())
         raise InputError(where, expected="finite samples", got=f"{bad} that are NaN or infinite")
+    loudest = float(np.abs(samples).max())
+    if loudest > MAX_SAMPLE:
+        raise InputError(
+            where, expected="samples in [-1, 1]", got=f"up to {loudest:g}", remedy="Divide them by their full scale "
+            "(32768 of 16 bits).",
+        )  # fmt: skip
     return samples
+
+
+def _as_fractions(samples: np.ndarray, where: str) -> np.ndarray:
+    """Float32, full scale at 1; PCM as it comes out of many readers, of which 8 bits are unsigned around 128."""
+    kind = samples.dtype.kind
+    if kind not in "iuf":
+        raise InputError(where, expected="samples as real numbers", got=str(samples.dtype))
+    if kind == "f":
+        return samples.astype(np.float32, copy=False)
+    half = float(2 ** (8 * samples.dtype.itemsize - 1))
+    return ((samples.astype(np.float64) - (half if kind == "u" else 0.0)) / half).astype(np.float32)
 
 
 def _read_with_pyav(path: Path, first_error: Exception) -> tuple[np.ndarray, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 CURSOR = "|"
@@ -53,3 +53,41 @@ def evenly_spaced(words: Sequence[str], duration_s: float) -> list[Word]:
 def sentence(words: Sequence[Word]) -> str:
     """The words alone, without a cursor."""
     return " ".join(word.text for word in words)
+
+
+def around_cursor(text: str, fits: Callable[[str], bool]) -> str:
+    """The longest part of a text that fits, in whole words around the cursor; from its beginning without a cursor.
+
+    A word that is too long by itself is cut.
+
+    Args:
+        fits: whether a text is short enough; a part of a text that fits must fit too.
+
+    Returns:
+        The text itself where it fits; an empty one where not even a letter does.
+    """
+    if fits(text):
+        return text
+    at = max(text.find(CURSOR), 0)
+    whole = [0, *(i for i in range(1, len(text)) if text[i - 1].isspace() != text[i].isspace()), len(text)]
+    for places in (whole, range(len(text) + 1)):
+        before = [i for i in places if i <= at][::-1]
+        after = [i for i in places if i > at]
+        least, most = 0, max(len(before), len(after))
+        while least < most:  # the most steps to both sides
+            half = (least + most + 1) // 2
+            if fits(_within(text, before, after, half)):
+                least = half
+            else:
+                most = half - 1
+        made = _within(text, before, after, least)
+        if made.replace(CURSOR, ""):
+            return made
+    return ""
+
+
+def _within(text: str, before: Sequence[int], after: Sequence[int], steps: int) -> str:
+    """The text from `steps` places before the cursor to `steps` after it."""
+    if not steps:
+        return ""
+    return text[before[min(steps, len(before)) - 1] : after[min(steps, len(after)) - 1]].strip()

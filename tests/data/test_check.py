@@ -192,3 +192,16 @@ def test_one_bad_row_among_many_keeps_its_number_through_splits(tmp_path):
     (tmp_path / "data" / "test" / "0001.jpg").write_bytes(b"")
     bad = [f for f in check(str(tmp_path / "data"), workers=1).report.findings if f.severity == "error"]
     assert [(f.where, f.row, f.id) for f in bad] == [("test/metadata.jsonl line 2", 2, "test-1")]
+
+
+def test_a_text_longer_than_the_encoder_reads_is_a_warning(tmp_path):
+    rows = [{"id": str(i), "group": str(i), "box": [0, 0, 9, 9], "keypoints": [[1, 1, 2]] * 5} for i in range(3)]
+    for row, text in zip(rows, ("word " * 40, "wo|rd " * 40, "word"), strict=True):
+        row["text"] = text
+    (tmp_path / "metadata.jsonl").write_text("\n".join(json.dumps(r) for r in rows))
+    (tmp_path / "schema.yaml").write_text("schema: face5\n")
+    found = [f for f in check(str(tmp_path)).report.findings if f.kind == "long text"]
+    assert [(f.row, f.severity) for f in found] == [(1, "warning"), (2, "warning")]
+    assert "200 bytes" in found[0].message
+    assert "the first, as no |" in found[0].message
+    assert "those around |" in found[1].message

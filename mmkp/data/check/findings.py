@@ -39,6 +39,7 @@ SEVERITY: dict[str, Severity] = {
     "keypoint names": "warning",
     "noted by the reader": "warning",
     "empty text": "warning",
+    "long text": "warning",
     "short audio": "warning",
     "clipped audio": "warning",
     "silent audio": "warning",

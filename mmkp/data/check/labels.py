@@ -6,15 +6,17 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from mmkp.configuration_mmkp import MmkpTextConfig
 from mmkp.data.check.findings import Finding, found
 from mmkp.data.check.probe import Heard, Picture, Probes
 from mmkp.data.rows import Row
-from mmkp.data.timing import WINDOW_S
+from mmkp.data.timing import CURSOR, WINDOW_S
 from mmkp.errors import InputError
 
 SLACK_PX = 0.5  # a point on the picture's very edge, in any of the usual pixel conventions
 SILENT_RMS = 1e-3  # -60 dB of full scale: the noise of a quiet room is louder
 CLIPPED_SHARE = 0.005  # of the samples at full scale; a loud clean recording touches it once in a while
+TEXT_BYTES = MmkpTextConfig().max_bytes - 1  # the last is the tokenizer's end of the text
 BEYOND_S = 1.0  # the furthest that the picture's moment may lie beside the sound, as the feature extractor has it
 
 
@@ -50,6 +52,8 @@ def judge_row(row: Row, number: int, names: tuple[str, ...], probes: Probes) -> 
         yield found(kind, row, number, message)
     if row.text is not None and not row.text.strip():
         yield found("empty text", row, number, f"expected words, got {row.text!r}")
+    elif row.text is not None:
+        yield from (found("long text", row, number, message) for message in _too_long(row.text))
 
 
 def _keypoints(row: Row, names: tuple[str, ...], size_hw: tuple[int, int] | None) -> Iterator[tuple[str, str]]:
@@ -95,6 +99,13 @@ def _heard(sound: Heard | InputError | None) -> Iterator[tuple[str, str]]:
         yield "silent audio", f"{20 * np.log10(max(sound.rms, 1e-9)):.0f} dB of full scale"
     elif sound.clipped > CLIPPED_SHARE:
         yield "clipped audio", f"{sound.clipped:.1%} of the samples are at full scale"
+
+
+def _too_long(text: str) -> Iterator[str]:
+    length = len(text.encode(errors="replace"))
+    if length > TEXT_BYTES:
+        part = f"those around {CURSOR}" if CURSOR in text else f"the first, as no {CURSOR} says where the moment is"
+        yield f"{length} bytes; an encoder of bytes reads {TEXT_BYTES} by default: {part}"
 
 
 def _listed(which: np.ndarray, names: tuple[str, ...], most: int = 3) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from mmkp.errors import InputError, MmkpError
+from mmkp.loading.processor import check_files, check_processor
 from mmkp.loading.source import find, packaged, resolve
 from mmkp.loading.weights import WEIGHTS
 from mmkp.modeling_mmkp import MmkpForKeypointDetection
@@ -46,11 +48,13 @@ def load(name: str, revision: str | None = None) -> Loaded:
     """
     register()
     folder = str(find(name, revision=revision))
+    check_files(Path(folder), f"model {name}")
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
         model: Any = MmkpForKeypointDetection.from_pretrained(folder)
         processor = MmkpProcessor.from_pretrained(folder)
+        check_processor(processor, model.config, f"model {name}")
     except MmkpError:
         raise
     except UNREADABLE as error:

@@ -89,7 +89,7 @@ class MmkpPreTrainedModel(PreTrainedModel):
             InputError: no such model, or one that is refused.
         """
         source = pretrained_model_name_or_path
-        kwargs.setdefault("dtype", torch.float32)
+        kwargs.setdefault("dtype", kwargs.pop("torch_dtype", None) or torch.float32)
         if source is not None:
             source = str(looked_through(cls, source, kwargs))
         made = super().from_pretrained(source, *args, **kwargs)

@@ -162,3 +162,48 @@ def test_an_encoder_whose_tensors_share_memory_loads(tmp_path):
     ids = torch.tensor([[5, 6, 7]])
     with torch.no_grad():
         assert torch.equal(made.eval()(input_ids=ids).keypoints_xy, back(input_ids=ids).keypoints_xy)
+
+
+def set_processor(folder: Path, part: str, key: str, value) -> None:
+    path = folder / "processor_config.json"
+    plain = json.loads(path.read_text())
+    path.write_text(json.dumps({**plain, part: {**plain[part], key: value}}))
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value", "words"),
+    [
+        ("image_processor", "image_std", [0, 1, 1], "image_std of three numbers above 0, got .0, 1, 1"),
+        ("image_processor", "image_mean", [0.5, 0.5], "image_mean of three numbers, got"),
+        ("image_processor", "image_mean", "red", "image_mean of three numbers, got"),
+        ("image_processor", "size_hw", [64, 64], r"size_hw \[32, 32\], the model's input_size_hw, got \[64, 64\]"),
+        ("image_processor", "image_processor_type", "CLIPImageProcessor", "got CLIPImageProcessor"),
+        ("feature_extractor", "feature_size", 40, "feature_size 16, the model's mel_bins, got 40"),
+        ("feature_extractor", "sampling_rate", 8000, "sampling_rate 16000, the model's rate_hz, got 8000"),
+        ("feature_extractor", "window_s", 0, "a window_s of 0.01 to 60 seconds, got 0"),
+    ],
+)  # fmt: skip
+def test_a_processor_that_does_not_fit_is_named(folder, part, key, value, words):
+    set_processor(folder, part, key, value)
+    with pytest.raises(InputError, match=f"processor_config.json: expected .*{words}"):
+        load(str(folder))
+
+
+@pytest.mark.parametrize("name", ["processor_config.json", "tokenizer_config.json"])
+def test_a_model_without_its_processor_says_which_file_is_missing(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(InputError, match=f"got no {name}. Save the processor"):
+        load(str(folder))
+
+
+def test_only_the_hub_has_revisions(folder):
+    with pytest.raises(InputError, match="which lies on this machine, got 'v2'"):
+        load(str(folder), revision="v2")
+    name = next(iter(packaged()))
+    with pytest.raises(InputError, match=f"none for {name}"):
+        MmkpProcessor.from_pretrained(name, revision="v2")
+    assert load(str(folder), revision="main").digest == load(str(folder)).digest
+
+
+def test_the_former_name_of_dtype_is_heard(folder):
+    assert MmkpForKeypointDetection.from_pretrained(folder, torch_dtype=torch.float16).dtype == torch.float16

@@ -44,11 +44,17 @@ def find(name: str | os.PathLike[str], weights: bool = True, **options: Any) -> 
         options: revision, token, cache_dir, local_files_only, force_download, as transformers takes them.
 
     Raises:
-        InputError: none of the three, or a folder that is refused (mmkp.loading.safety).
+        InputError: none of the three, a revision of something that is not on the Hub, or a folder that is refused
+            (mmkp.loading.safety).
         MmkpError: the Hub does not answer.
     """
     source = resolve(os.fspath(name))
     is_folder = not source.startswith(HUB_PREFIX) and Path(source).is_dir()
+    if is_folder and options.get("revision") not in (None, "main"):
+        raise InputError(
+            "revision", expected=f"none for {name}, which lies on this machine", got=repr(options["revision"]),
+            remedy="A revision belongs to a Hub id (ORG/NAME).",
+        )  # fmt: skip
     files = HUB_FILES if weights else [f for f in HUB_FILES if not f.endswith(".safetensors")]
     folder = Path(source) if is_folder else _download(source.removeprefix(HUB_PREFIX), files, **options)
     check = check_folder if weights else check_settings

@@ -42,6 +42,7 @@ class More:
         licence_name, licence_link: of a licence that the Hub does not list.
         use: what it is meant for.
         started_from: the model it was trained on from, in words or by name; the recipe's own `start_from` without.
+        recipe: where its recipe comes from, in words; `recipes/NAME.yaml` without.
         base_models: Hub ids, added to those that the configuration tells.
         sections: Markdown files that are put at the end, each with a heading of its own.
         evaluations: more evaluation folders by title.
@@ -51,6 +52,7 @@ class More:
     licence_link: str = ""
     use: str = USE
     started_from: str = ""
+    recipe: str = ""
     base_models: tuple[str, ...] = ()
     sections: tuple[Path, ...] = ()
     evaluations: dict[str, Path] | None = None
@@ -81,7 +83,7 @@ def card(name: str, run: Path, licence: str, data: str, limits: str, more: More 
         *_notice(licence, more), *_summary(config, schema), "", "## Use", "", *_use(name, config), "",
         "## What it is", "", *_facts_list(run, config, schema), f"- **Trained on** {data or _dataset(run)}",
         f"- **Licence of the weights** {_licence_line(licence, more)}", *started,
-        *_training(run), f"- **Intended use** {more.use}", f"- **Limits** {limits or 'not stated'}", "",
+        *_training(run, more), f"- **Intended use** {more.use}", f"- **Limits** {limits or 'not stated'}", "",
         "## Confidence", "", *confidence(evaluations, config.get("calibration")), "",
     ]  # fmt: skip
     if evaluations:
@@ -206,13 +208,14 @@ def _started_from(config: dict[str, Any], recipe: dict[str, Any], more: More) ->
     return [f"- **Started from** {'; '.join([*words, *begun])}"] if words or begun else []
 
 
-def _training(run: Path) -> list[str]:
+def _training(run: Path, more: More) -> list[str]:
     recipe, lines = _recipe(run), []
     if recipe.get("training"):
         training = recipe["training"]
         batch = training.get("batch_size", 0) * training.get("accumulate", 1)
+        made = more.recipe or f"`recipes/{recipe.get('name')}.yaml`"
         lines.append(
-            f"- **Recipe** `recipes/{recipe.get('name')}.yaml`, {training.get('steps')} steps of {batch} items; one "
+            f"- **Recipe** {made}, {training.get('steps')} steps of {batch} items; one "
             f"seed, {training.get('seed')}, so that the intervals hold the test items' spread, not the seeds'"
         )
     spent = cost(run)

@@ -133,11 +133,13 @@ def predict(
     picture = None if image is None else read_image(image)
     sound = None if audio is None else read_audio(audio)
     _quiet_transformers()
-    from mmkp.evaluation.single import predict_one, write_prediction
+    from mmkp.evaluation.single import learned_whole, predict_one, write_prediction
     from mmkp.hub import load
 
     loaded = load(model)
     finder = None if find_with is None else load(find_with)
+    if (box_xywh is not None or finder is not None) and learned_whole(loaded):
+        _say(f"note: {model} was fine-tuned on whole pictures; a crop is not what it learned from (--whole)")
     result = predict_one(loaded, picture, text, sound, audio_time, box_xywh, whole, finder)
     paths = write_prediction(result, picture, loaded, out)
     if not result["instances"]:

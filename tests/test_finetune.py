@@ -20,6 +20,7 @@ from mmkp.finetune.divided import divide
 from mmkp.finetune.look import DataFacts
 from mmkp.finetune.options import FinetuneOptions, split_overrides
 from mmkp.finetune.plan import baseline_recipes, choose_mode, make_plan, merge
+from mmkp.finetune.run import describe, left_out
 from mmkp.hub import Loaded
 from mmkp.modeling_mmkp import MmkpForKeypointDetection
 from mmkp.processing_mmkp import make_processor
@@ -132,6 +133,27 @@ def test_the_network_stays_the_checkpoints_and_modalities_that_data_lacks_stay_u
     paired = make_plan(facts(40, ("image", "audio")), base, FinetuneOptions(), {"training": {"steps": 10}})
     assert set(paired.recipe.training.freeze) == {"text", "fusion"}
     assert (paired.recipe.augment.drop_image, paired.recipe.augment.drop_audio) == (0.15, 0.3)
+
+
+def test_the_best_model_is_chosen_by_the_subsets_that_the_data_has(base):
+    plan = make_plan(facts(50, ("image", "audio")), base, FinetuneOptions(), {"training": {"steps": 2}})
+    assert plan.recipe.data.validation_subsets == ("image", "audio", "image+audio")
+    assert plan.baselines["scratch"].data.validation_subsets == plan.recipe.data.validation_subsets
+    whole = make_plan(facts(50, ("image", "text", "audio")), base, FinetuneOptions(), {"training": {"steps": 2}})
+    assert whole.recipe.data.validation_subsets == ()
+    assert all(": " in line for line in plan.lines())
+
+
+def test_what_is_odd_about_the_data_is_said(base):
+    odd = DataFacts("folder:x", SCHEMA, {"train": 4}, {"train": 4}, ("image", "text"), texts=("a|b", "word " * 60),
+                    unboxed=0.5, problems=tuple(f"line {i}: bad row: x" for i in range(7)))  # fmt: skip
+    lines = "\n".join(describe(odd, base))
+    assert "1 of 2 texts are longer than the encoder takes" in lines
+    assert "50% of the training pictures have no box" in lines
+    assert left_out(odd)[0] == "7 faults in the data (`mmkp data check` lists them):"
+    assert left_out(odd)[1:] == [*odd.problems[:5], "... and 2 more"]
+    assert left_out(facts(4)) == []
+    assert len(describe(facts(4), base)) == 1  # the counts alone
 
 
 def test_the_baseline_is_the_same_network_without_the_checkpoint(base):

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from tiny_model import save_tiny
 from typer.testing import CliRunner
 
-from mmkp import hub
+from mmkp import cli, hub
 from mmkp.commands.finetune import finetune
 from mmkp.errors import InputError
 from mmkp.finetune.run import check_out, load_base
@@ -81,6 +81,37 @@ def test_every_choice_is_explained_and_the_head_is_told(finished):
     assert "finetune.mode=head: only fusion and head are trained" in result.output
     assert "training.steps = 2: as asked" in result.output
     assert "keypoints: 2 of 3 keep their weights; anew: hat" in result.output
+
+
+def test_whole_pictures_are_told_of_and_remembered(finished, tmp_path):
+    out, result = finished
+    assert "100% of the training pictures have no box" in result.output
+    assert json.loads((out / "facts.json").read_text())["boxes"] == "whole pictures"
+    picture = tmp_path / "p.png"
+    cv2.imwrite(str(picture), np.full((40, 40, 3), 40, np.uint8))
+    asked = ["predict", "-m", str(out), "-i", str(picture), "-o", str(tmp_path / "o")]
+    assert "fine-tuned on whole pictures" in CliRunner().invoke(cli.app, [*asked, "--box", "5,5,20,20"]).output
+    assert "fine-tuned on whole" not in CliRunner().invoke(cli.app, asked).output
+
+
+def test_choices_with_colons_in_them_are_one_line_of_the_report(finished):
+    out, _ = finished
+    line = next(x for x in (out / "report.md").read_text().splitlines() if x.startswith("- `augment = "))
+    assert line.count("`") == 2
+    assert line.split("`")[1].endswith("}")
+    assert "made by `mmkp finetune`" in (out / "README.md").read_text()
+
+
+def test_a_text_beyond_the_encoder_is_cut_not_the_run(base, tmp_path):
+    data = Path(pictures(tmp_path / "told"))
+    rows = [json.loads(line) for line in (data / "metadata.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["text"] = "the square with the hat on it " * 10
+    (data / "metadata.jsonl").write_text("\n".join(json.dumps(r) for r in rows))
+    asked = [str(data), "--model", base, "--out", str(tmp_path / "out"), *QUICK, "finetune.baselines=[]"]
+    result = CliRunner().invoke(APP, asked, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert "12 of 12 texts are longer than the encoder takes" in result.output
 
 
 def test_what_the_data_does_not_have_stays_untouched(finished, base):

@@ -50,6 +50,11 @@ def test_nan_is_left_out_and_nothing_at_all_is_null():
     assert draws.interval(np.full(6, np.nan)) == {"mean": None, "ci95": None, "n": 0, "reason": "no labelled point"}
 
 
+def test_nothing_is_compared_with_an_error_of_nought():
+    found = GroupBootstrap(np.array(list("abcdef"))).compare(np.full(6, 0.1), np.zeros(6))
+    assert found == {"ratio": None, "ci95": None, "p": None, "reason": "nothing to be better than: an error of 0"}
+
+
 def test_a_paired_comparison_sees_a_small_gain_that_intervals_hide():
     rng = np.random.default_rng(1)
     base = rng.uniform(1, 3, 30)

@@ -12,6 +12,7 @@ from mmkp.schema import KeypointSchema
 
 DRAWS = 10_000
 MIN_GROUPS = 5
+NO_ERROR = 1e-12  # of the normalizer: what rounding leaves of a point that is met
 PCK_THRESHOLDS = (0.05, 0.1, 0.2)
 PCK_MAIN = 0.1
 
@@ -129,7 +130,9 @@ class GroupBootstrap:
         values, base = np.where(both, values, np.nan), np.where(both, base, np.nan)
         if not both.any():
             return {"ratio": None, "ci95": None, "p": None, "reason": "no labelled point"}
-        ratio = float(np.nanmean(values) / max(np.nanmean(base), 1e-12))
+        if np.nanmean(base) < NO_ERROR:
+            return {"ratio": None, "ci95": None, "p": None, "reason": "nothing to be better than: an error of 0"}
+        ratio = float(np.nanmean(values) / np.nanmean(base))
         groups = self._groups_with(values)
         if groups < MIN_GROUPS:
             return {"ratio": ratio, "ci95": None, "p": None, "reason": f"{groups} groups"}

@@ -14,6 +14,7 @@ from mmkp.evaluation.draw import draw_keypoints, person_colour
 from mmkp.evaluation.figures import save_png
 from mmkp.finding import can_find, find
 from mmkp.hub import Loaded
+from mmkp.hub import find as find_folder
 
 BLANK_PX = 512  # the canvas where there is no picture to draw on
 
@@ -76,6 +77,16 @@ def predict_one(
     found = _answers(loaded, parts, audio_time_s, [box_xywh], size)[0]
     box = box_xywh or [-0.5, -0.5, float(size[1]), float(size[0])]
     return {**result, "instances": [_plain(one, box) for one in found.get("instances", [found])]}
+
+
+def learned_whole(loaded: Loaded) -> bool:
+    """Whether a model was fine-tuned on whole pictures alone, as its facts.json says."""
+    path = find_folder(loaded.source) / "facts.json"
+    try:
+        plain = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    except (OSError, ValueError):
+        return False
+    return isinstance(plain, dict) and plain.get("boxes") == "whole pictures"
 
 
 def _check_finder(finder: Loaded, box_xywh: list[float] | None, whole: bool) -> None:

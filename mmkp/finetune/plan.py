@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from mmkp.data.augment_config import AugmentConfig
+from mmkp.evaluation.predict import all_subsets
 from mmkp.finetune.look import DataFacts
 from mmkp.finetune.options import FinetuneOptions
 from mmkp.hub import Loaded
@@ -51,6 +52,10 @@ class Plan:
 
     def lines(self) -> Iterator[str]:
         """For people: each choice, its value and its reason."""
+        return (f"{choice}: {reason}" for choice, reason in self.choices())
+
+    def choices(self) -> Iterator[tuple[str, str]]:
+        """Each choice as `key = value`, and its reason."""
         plain = self.recipe.model_dump(mode="json")
         for key, reason in self.reasons.items():
             value: Any = plain
@@ -59,7 +64,7 @@ class Plan:
             if key == "augment":
                 usual = AugmentConfig().model_dump(mode="json")
                 value = {k: v for k, v in value.items() if v != usual[k]}
-            yield f"{key} = {json.dumps(value)}: {reason}"
+            yield f"{key} = {json.dumps(value)}", reason
 
 
 def make_plan(data: DataFacts, loaded: Loaded, options: FinetuneOptions, asked: dict[str, Any]) -> Plan:
@@ -77,6 +82,10 @@ def make_plan(data: DataFacts, loaded: Loaded, options: FinetuneOptions, asked: 
     config = loaded.model.config
     plain, reasons = {"name": "finetune", "data": {"dataset": data.spec}}, {}  # type: dict[str, Any], dict[str, str]
     plain["data"]["validation_samples"] = VALIDATED
+    shared = [m for m in loaded.model.modalities if m in data.modalities]
+    if shared != list(loaded.model.modalities):
+        plain["data"]["validation_subsets"] = all_subsets(shared)
+        reasons["data.validation_subsets"] = "what the data has; from a modality that it lacks nothing can be judged"
     mode, reasons["training.freeze"] = choose_mode(data, options)
     plain["model"] = model_section(config)
     weights = plain["model"]["loss"].pop("group_weights", None) or {}

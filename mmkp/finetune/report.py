@@ -15,7 +15,7 @@ from mmkp.finetune.plan import Plan
 from mmkp.hub import Loaded, find
 from mmkp.loading.source import is_hub_id
 
-LIMITS = "Fine-tuned on {items} items of {groups} groups: on pictures unlike those it may err much more."
+LIMITS = "Fine-tuned on {items} of {groups}: on pictures unlike those it may err much more."
 UNKNOWN = "not stated"
 
 
@@ -35,8 +35,10 @@ def comparison_section(found: Comparison, plan: Plan, facts: DataFacts, base: Lo
     """The table as Markdown, with what must be known to read it."""
     lines = [
         "## Fine-tuning", "",
-        f"Started from `{base.source}`; {facts.items['train']} training items of {facts.groups['train']} groups. "
-        f"NME over {found.normalizer}, from {found.subset}, n = {found.n} items of {found.groups} groups"
+        f"Started from `{base.source}`; {counted(facts.items['train'], 'training item')} of "
+        f"{counted(facts.groups['train'], 'group')}. "
+        f"NME over {found.normalizer}, from {found.subset}, n = {counted(found.n, 'item')} of "
+        f"{counted(found.groups, 'group')}"
         f"{' held out' if facts.held_out else ', THE TRAINING ITEMS THEMSELVES'}. One seed, "
         f"{plan.recipe.training.seed}. The ratio is the fine-tuned model's error to that of the row, paired over "
         "groups; below 1 is better.", "",
@@ -48,6 +50,11 @@ def comparison_section(found: Comparison, plan: Plan, facts: DataFacts, base: Lo
         f"- {name}: the same network and steps without the checkpoint; {note}." for name, note in plan.notes.items()
     ]
     return [*lines, ""] if plan.notes else lines
+
+
+def counted(number_of: int, what: str) -> str:
+    """1 item, 2 items."""
+    return f"{number_of} {what}{'' if number_of == 1 else 's'}"
 
 
 def table(rows: dict[str, dict[str, Any]]) -> list[str]:
@@ -71,8 +78,7 @@ def _ratio_cells(ratio: dict[str, Any] | None) -> list[str]:
 
 
 def _reasons(plan: Plan) -> list[str]:
-    return ["### What was chosen, and why", "", *(f"- `{line.partition(': ')[0]}`: {line.partition(': ')[2]}"
-                                                  for line in plan.lines())]  # fmt: skip
+    return ["### What was chosen, and why", "", *(f"- `{choice}`: {reason}" for choice, reason in plan.choices())]
 
 
 def write_card(out: Path, found: Comparison, plan: Plan, facts: DataFacts, base: Loaded) -> None:
@@ -82,15 +88,17 @@ def write_card(out: Path, found: Comparison, plan: Plan, facts: DataFacts, base:
     section.write_text("\n".join(comparison_section(found, plan, facts, base)))
     where = split_spec(plan.recipe.data.dataset.removeprefix("divided:"))[0]
     own = "own data" if where in ("folder", "hub") else f"{where} ({card_of(where)})"
-    data = f"{own}, {facts.items['train']} items; before that, as {base.source}: {parent['data']}"
+    data = f"{own}, {counted(facts.items['train'], 'item')}; before that, as {base.source}: {parent['data']}"
     on_hub = is_hub_id(base.source) and not Path(base.source).is_dir()
     more = More(
         licence_name=parent["licence"] if not parent["open"] else "", started_from=base.source,
         base_models=(base.source,) if on_hub else (), sections=(section,),
+        recipe="`recipe.yaml` of the run, made by `mmkp finetune`",
     )  # fmt: skip
-    limits = LIMITS.format(items=facts.items["train"], groups=facts.groups["train"])
+    limits = LIMITS.format(items=counted(facts.items["train"], "item"), groups=counted(facts.groups["train"], "group"))
     (out / "README.md").write_text(card(out.name, out, parent["licence"], data, limits, more))
-    told = {"licence": parent["licence"], "open": parent["open"], "data": data, "base_model": base.source}
+    told = {"licence": parent["licence"], "open": parent["open"], "data": data, "base_model": base.source,
+            "boxes": "whole pictures" if facts.unboxed == 1 else "some" if facts.unboxed else "given"}  # fmt: skip
     (out / "facts.json").write_text(json.dumps(told, indent=1) + "\n")
 
 

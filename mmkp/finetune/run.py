@@ -19,10 +19,11 @@ from mmkp.finetune.compare import Comparison, compare
 from mmkp.finetune.look import DataFacts, look
 from mmkp.finetune.options import FinetuneOptions, split_overrides
 from mmkp.finetune.plan import Plan, make_plan
-from mmkp.finetune.report import write_card, write_comparison
+from mmkp.finetune.report import counted, write_card, write_comparison
 from mmkp.recipe import parse_recipe
 
 PLAN = "plan.json"
+FAULTS_SHOWN = 5
 Say = Callable[[str], None]
 
 
@@ -85,7 +86,18 @@ def _measure(
     found = compare(folders, facts.schema, subset, "mean_shape" in options.baselines)
     write_comparison(out, found, plan, facts, base)
     write_card(out, found, plan, facts, base)
+    for line in left_out(facts):
+        say(line)
     return found
+
+
+def left_out(facts: DataFacts) -> list[str]:
+    """The rows that nothing was learned from, in lines for people: a training's own words about them are far up."""
+    if not facts.problems:
+        return []
+    more = len(facts.problems) - FAULTS_SHOWN
+    lines = [f"{counted(len(facts.problems), 'fault')} in the data (`mmkp data check` lists them):"]
+    return [*lines, *facts.problems[:FAULTS_SHOWN], *([f"... and {more} more"] if more > 0 else [])]
 
 
 def _calibrate(loaded: hub.Loaded, folder: Path, data: str, options: dict[str, Any], say: Say) -> None:
@@ -146,6 +158,13 @@ def describe(facts: DataFacts, loaded: hub.Loaded) -> list[str]:
     ignored = [m for m in facts.modalities if m not in loaded.model.modalities]
     if ignored:
         lines.append(f"data: {', '.join(ignored)} not used: {loaded.source} does not take it")
+    cut = sum(loaded.processor.fitting(text) != text for text in facts.texts if text.strip())
+    if cut and "text" in loaded.model.modalities:
+        lines.append(f"data: {cut} of {len(facts.texts)} texts are longer than the encoder takes: it reads the words "
+                     "around the cursor, or the first ones")  # fmt: skip
+    if facts.unboxed:
+        lines.append(f"data: {facts.unboxed:.0%} of the training pictures have no box and are taken whole, so in use "
+                     "give whole pictures too: a crop (--box, --find-with) is not what it learns from")  # fmt: skip
     return [*lines, *(f"data: {note}" for note in facts.notes)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -84,7 +85,7 @@ def to_supervision(result: Sequence[Instance], schema: KeypointSchema | None = N
 
 def to_coco(
     results: Sequence[Sequence[Instance]],
-    images: Sequence[int | str | Mapping[str, Any]],
+    images: Sequence[int | str | os.PathLike | Mapping[str, Any]],
     schema: KeypointSchema | None = None,
 ) -> dict[str, Any]:
     """Results of several pictures as a COCO annotation file: images, annotations with a score, one category.
@@ -93,7 +94,7 @@ def to_coco(
     added to x and y of boxes. A keypoint has flag 2, or 0 at (0, 0) where the result lacks it.
 
     Args:
-        results: of each picture.
+        results: of each picture; a list, or the iterator that the pipeline returns for a dataset.
         images: of each picture its id, its file name (ids then count from 1), or its COCO entry.
         schema: needed where there is no instance at all, and for a schema that is not built in: its edges, and the
             keypoints that no instance has.
@@ -101,6 +102,7 @@ def to_coco(
     Raises:
         InputError: lists of different lengths, ids that repeat, or instances of different schemas.
     """
+    results, images = list(results), list(images)
     entries = _image_entries(results, images)
     meaning = _schema_of([one for result in results for one in result], schema)
     annotations: list[dict[str, Any]] = []
@@ -118,7 +120,7 @@ def to_coco(
 
 def coco_results(
     results: Sequence[Sequence[Instance]],
-    images: Sequence[int | str | Mapping[str, Any]],
+    images: Sequence[int | str | os.PathLike | Mapping[str, Any]],
     schema: KeypointSchema | None = None,
 ) -> list[dict[str, Any]]:
     """Results of several pictures as a COCO result file, which pycocotools' `loadRes` and `read_coco` take.
@@ -129,6 +131,7 @@ def coco_results(
     Raises:
         InputError: as `to_coco`.
     """
+    results, images = list(results), list(images)
     entries = _image_entries(results, images)
     return list(_rows(results, entries, _schema_of([one for result in results for one in result], schema)))
 
@@ -158,8 +161,8 @@ def _image_entries(results: Any, images: Any) -> list[dict[str, Any]]:
     for number, image in enumerate(images, 1):
         if isinstance(image, Mapping) and "id" in image:
             made.append(dict(image))
-        elif isinstance(image, str):
-            made.append({"id": number, "file_name": image})
+        elif isinstance(image, (str, os.PathLike)):
+            made.append({"id": number, "file_name": os.fspath(image)})
         elif isinstance(image, (int, np.integer)) and not isinstance(image, bool):
             made.append({"id": int(image)})
         else:

@@ -16,6 +16,7 @@ from mmkp.media import TIMEOUT_S, load_audio, load_image
 
 BLANK_PX = 512  # the side of the frame that a text or a sound gets its keypoints in, where no box is given
 KEYS = ("image", "text", "audio", "sampling_rate", "audio_time", "box")
+LABELS = ("id", "group", "split", "keypoints", "info")  # the other columns of a dataset that mmkp has exported
 BOX_FORMS = "x, y, width, height in px"
 
 
@@ -89,6 +90,8 @@ def _parts(given: Any) -> Mapping[str, Any]:
         return {}
     if not isinstance(given, Mapping) or (given and set(given) <= {"bytes", "path"}):
         return {"image": given}
+    if set(given) >= set(LABELS):
+        given = {k: v for k, v in given.items() if k not in LABELS}
     for key in given:
         if key not in KEYS:
             raise InputError(

@@ -14,6 +14,7 @@ from transformers.pipelines.base import no_collate_fn
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
 from mmkp import finding, geometry
+from mmkp.data.sample import KeypointDataset, Sample
 from mmkp.errors import InputError, choose, nearest
 from mmkp.media import TIMEOUT_S
 from mmkp.modeling_mmkp import MmkpForKeypointDetection, restore_constants
@@ -255,12 +256,27 @@ def pipeline(
     )
 
 
+class _Samples(Dataset):
+    """A dataset of mmkp as torch's, which is what transformers knows."""
+
+    def __init__(self, dataset: KeypointDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.dataset[index]
+
+
 def _as_lists(batch: list[dict[str, Item]]) -> dict[str, list[Item]]:
     return {"item": [one["item"] for one in batch]}
 
 
 def _as_transformers(inputs: Any) -> Any:
     """Inputs in a form whose kind transformers recognises: one, a list, a torch dataset or a generator."""
+    if hasattr(inputs, "schema") and hasattr(inputs, "problems"):  # a KeypointDataset
+        return _Samples(inputs)
     if is_single(inputs) or isinstance(inputs, (list, Dataset, IterableDataset)) or not isinstance(inputs, Iterable):
         return inputs
     return list(inputs) if isinstance(inputs, tuple) else (one for one in inputs)

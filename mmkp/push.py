@@ -106,7 +106,12 @@ def push_data(
         exported = export_parquet(dataset, staged)
         (staged / "README.md").write_text(data_card(repo_id, staged, dataset.schema, exported.rows, licence), "utf-8")
         address = _upload(staged, repo_id, "dataset", private, revision, message or f"{exported.rows} rows, by mmkp")
-        return address, list(exported.problems)
+        return address, [*_faults(dataset), *exported.problems]
+
+
+def _faults(dataset: Any) -> list[str]:
+    """What the reader had to leave out, as `mmkp data check` names it."""
+    return [str(f) for f in dataset.faults] if hasattr(dataset, "faults") else list(getattr(dataset, "problems", ()))
 
 
 def data_card(repo_id: str, folder: Path, schema: Any, rows: int, licence: str = "") -> str:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
@@ -29,7 +29,8 @@ ROUTES = (
     ("POST", rf"{API}/branch/(?P<revision>[^/]+)", "branch"),
     ("POST", rf"/(?P<kind>datasets/)?{REPO}\.git/info/lfs/objects/batch", "lfs_batch"),
     ("PUT", r"/lfs/(?P<oid>[0-9a-f]{64})", "lfs_put"),
-    ("GET", rf"{API}/tree/(?P<revision>[^/]+)", "tree"),
+    ("POST", rf"{API}/paths-info/(?P<revision>[^/]+)", "paths_info"),
+    ("GET", rf"{API}/tree/(?P<revision>[^/]+)(/(?P<folder>.+))?", "tree"),
     ("GET", rf"{API}(/revision/(?P<revision>[^/]+))?", "info"),
     ("GET", rf"/(?P<kind>datasets/)?{REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", "file"),
 )
@@ -177,7 +178,20 @@ class Handler(BaseHTTPRequestHandler):
         self.send(200, {"id": words["name"], "sha": commit, "private": private, "siblings": files, "tags": []})
 
     def tree(self, repo: Path, commit: str, words: dict[str, Any]) -> None:
-        self.send(200, self.entries(repo / commit))
+        folder = f"{words['folder']}/" if words.get("folder") else ""
+        inside = [e for e in self.entries(repo / commit) if e["path"].startswith(folder)]
+        if folder and not inside:
+            return self.fail(404, "Entry not found", "EntryNotFound")
+        if parse_qs(urlsplit(self.path).query).get("recursive", ["false"])[0].lower() in ("true", "1"):
+            return self.send(200, inside)
+        deeper = {e["path"][len(folder) :].partition("/")[0] for e in inside if "/" in e["path"][len(folder) :]}
+        folders = [{"type": "directory", "path": folder + name, "oid": "0"} for name in sorted(deeper)]
+        return self.send(200, [*folders, *(e for e in inside if "/" not in e["path"][len(folder) :])])
+
+    def paths_info(self, repo: Path, commit: str, words: dict[str, Any]) -> None:
+        asked = parse_qs(self.body.decode()).get("paths") or json.loads(self.body or b"{}").get("paths", [])
+        folders = [{"type": "directory", "path": p, "oid": "0"} for p in asked if (repo / commit / p).is_dir()]
+        self.send(200, [*folders, *(e for e in self.entries(repo / commit) if e["path"] in asked)])
 
     @staticmethod
     def entries(folder: Path) -> list[dict[str, Any]]:

@@ -149,3 +149,11 @@ def test_what_is_no_result_is_named(call, where):
     with pytest.raises(InputError) as caught:
         call()
     assert caught.value.where == where
+
+
+def test_an_iterator_of_results_and_paths_of_pictures(tmp_path):
+    results = [[instance()], [], [instance(5.0)]]
+    names = ["a.png", "b.png", "c.png"]
+    lazy = mmkp.to_coco((one for one in results), (tmp_path / name for name in names))
+    assert lazy == mmkp.to_coco(results, [str(tmp_path / name) for name in names])
+    assert [a["image_id"] for a in lazy["annotations"]] == [1, 3]

@@ -200,6 +200,28 @@ def test_datasets_and_generators_stream(pipe):
             assert_same(one, two)
 
 
+def test_a_dataset_of_ours_and_its_export_are_inputs(pipe, tmp_path):
+    """`open_dataset`'s samples, and rows of the Parquet that `mmkp push --data` writes, labels and all."""
+    import datasets
+
+    from mmkp.data import open_dataset
+    from mmkp.data.export_parquet import export_parquet
+
+    (tmp_path / "own").mkdir()
+    Image.fromarray(IMAGE).save(tmp_path / "own" / "p.png")
+    soundfile.write(tmp_path / "own" / "s.wav", WAVE, RATE, subtype="FLOAT")
+    line = {"file_name": "p.png", "audio": "s.wav", "text": "a|b", "box": BOX, "group": "g", "split": "train"}
+    points = [[30.0, 30.0, 2]] * 68
+    (tmp_path / "own" / "metadata.jsonl").write_text(json.dumps({**line, "keypoints": points}))
+    (tmp_path / "own" / "schema.yaml").write_text("schema: face68\n")
+    samples = open_dataset(str(tmp_path / "own"), "all")
+    wanted = pipe({"image": IMAGE, "audio": (WAVE, RATE), "text": "a|b", "box": BOX})
+    assert_same(next(iter(pipe(samples))), wanted)
+    export_parquet(samples, tmp_path / "parquet", split="train")
+    rows = datasets.load_dataset(str(tmp_path / "parquet"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert_same(next(iter(pipe(rows))), wanted)
+
+
 def test_boxes_in_every_form(pipe):
     expected = pipe(IMAGE, boxes=BOX)
     corners = [20.0, 10.0, 84.0, 74.0]

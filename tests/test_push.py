@@ -231,6 +231,14 @@ def test_the_card_that_is_pushed_is_valid(hub, pushed):
     assert f'load("{pushed}")' in card.text
 
 
+def fresh_environment(home: Path) -> dict[str, str]:
+    """Of a process that knows the Hub by HF_ENDPOINT alone."""
+    return {
+        **os.environ, "HF_ENDPOINT": constants.ENDPOINT, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0",
+        "HF_HOME": str(home / "hf"), "HF_TOKEN": TOKEN, "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+
+
 def test_a_dataset_goes_and_comes_back(hub, mmkp, tmp_path, monkeypatch):
     from mmkp.data.hub_dataset import read_hub
 
@@ -250,6 +258,28 @@ def test_a_dataset_goes_and_comes_back(hub, mmkp, tmp_path, monkeypatch):
     card = next((tmp_path / "cache" / "hub").rglob("README.md")).read_text()
     assert "license: cc-by-4.0" in card
     assert "data/test-*.parquet" in card
+
+
+def test_the_command_of_a_pushed_datasets_card_works(hub, mmkp, tmp_path, model):
+    """datasets.load_dataset("org/tones"), from a fresh process; and what was left out of it is said."""
+    folder = tmp_path / "tones"
+    folder.mkdir()
+    line = {"text": "a b", "box": [0, 0, 9, 9], "keypoints": [[i, 2.5 * i, 2] for i in range(5)]}
+    rows = [{**line, "id": i, "group": i, "split": s} for i, s in (("one", "train"), ("two", "test"), ("odd", "train"))]
+    rows[2]["keypoints"] = [[1, 2, 2]]
+    (folder / "metadata.jsonl").write_text("\n".join(json.dumps(r) for r in rows))
+    (folder / "schema.yaml").write_text("schema: face5\n")
+    code, said = mmkp("push", "--data", folder, "org/tones")
+    assert code == 0, said
+    assert "line 3: keypoint count" in said
+    script = (
+        "import datasets; found = datasets.load_dataset('org/tones'); "
+        "print({s: [(r['id'], r['keypoints'][3]) for r in rows] for s, rows in found.items()})"
+    )
+    made = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300,
+                          env=fresh_environment(tmp_path))  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.strip() == str({s: [(i, [3.0, 7.5, 2.0])] for s, i in (("train", "one"), ("test", "two"))})
 
 
 def test_options_of_a_dataset_go_along_and_belong_to_data(hub, mmkp, tmp_path, monkeypatch, model):
@@ -320,10 +350,7 @@ main()
 def test_from_a_fresh_process(hub, pushed, tmp_path):
     """from_pretrained, the Auto classes, load, the pipeline and the command line know the Hub by HF_ENDPOINT alone."""
     Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(tmp_path / "photo.png")
-    environment = {
-        **os.environ, "HF_ENDPOINT": constants.ENDPOINT, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0",
-        "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": TOKEN, "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
+    environment = fresh_environment(tmp_path)
     words = [sys.executable, "-c", FRESH, pushed, str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=300, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]

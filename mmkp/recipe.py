@@ -13,8 +13,9 @@ from mmkp.configuration_mmkp import MODALITIES, MmkpAudioConfig, MmkpImageConfig
 from mmkp.data.augment_config import AugmentConfig
 from mmkp.errors import InputError, nearest
 
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every generator takes
 Trained = Literal["image_backbone", "image", "text", "audio", "fusion", "head", "image_head"]
 
 
@@ -121,7 +122,7 @@ class TrainingSection(Section):
     clip_norm: Positive = 5.0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     precision: Literal["auto", "no", "fp16", "bf16"] = "auto"
-    seed: Count = 0
+    seed: Seed = 0
     workers: Count = 0
     threads: Count = 0
     log_every: Annotated[int, Field(ge=1)] = 20

@@ -98,11 +98,15 @@ def error_table(grid: GridResults, condition: str, origin: Origin) -> Table:
         subset = grid.whole(arm)
         cells = [estimate(grid.mean(arm, (condition, 0, subset, part))) for part in grid.parts]
         rows.append([label(grid, arm), subset, *cells])
+    guess = [estimate(grid.guess(condition, part)) for part in grid.parts]
     means = [r[2 + grid.parts.index(grid.primary)].mean for r in rows]
     ranked = grid.fullest()
     known = [(v, i) for i, (arm, v) in enumerate(zip(grid.arms, means, strict=True)) if v is not None and arm in ranked]
     text = f"NME / {grid.normalizer}, {condition}: mean [95 % interval over groups] ± standard deviation over seeds."
     bold = {min(known)[1]} if len(known) > 1 else set()
+    if any(cell.mean is not None for cell in guess):
+        rows.append(["mean shape", "none", *guess])
+        text += " Mean shape: the training's, placed in each item's box."
     return Table(f"error_{condition}", f"Error, {condition}", origin.caption(text), head, rows, bold)
 
 
@@ -239,6 +243,14 @@ def confidence_table(grid: GridResults, origin: Origin) -> Table:
         f"clear: mean confidence of {grid.primary} less that of the clear items, paired over groups; below 0, it falls."
     )
     return Table("confidence", "Confidence", origin.caption(text), head, rows)
+
+
+def notes_table(grid: GridResults, origin: Origin) -> Table:
+    """What went otherwise than a study asks in cells that have results."""
+    rows: list[list[Any]] = [
+        [arm, seed, note] for (arm, seed), cell in grid.cells.items() for note in cell.meta.get("notes") or ()
+    ]
+    return Table("notes", "Notes of cells", origin.caption("Said while they ran."), ["arm", "seed", "note"], rows)
 
 
 def failed_table(grid: GridResults, origin: Origin) -> Table:

@@ -31,6 +31,7 @@ from mmkp.study.recipe import Loaded
 from mmkp.study.results import ALL, CellResults, blocks_of, read_meta
 
 WORST = 6  # pictures of each cell and condition
+LEAST_OVER = 1.2  # times the budget: beyond it a cell says that it got more
 Predict = Callable[[KeypointDataset, Sequence[str], Sequence[str]], Predictions]
 
 
@@ -151,7 +152,7 @@ def _train(loaded: Loaded, cell: Cell, folder: Path, threads: int) -> tuple[Pred
             save_calibrated(model, folder)
             meta["calibration"] = {k: found[k] for k in ("temperature", "bias", "n")}
         except InputError as error:
-            meta["notes"] = [f"scores stay as they are: {error}"]
+            meta["notes"] += [f"scores stay as they are: {error}"]
     meta |= cost_of(model.model, model.processor, loaded.modalities[cell.arm])
     meta["resumed"] = resumed
 
@@ -175,7 +176,11 @@ def _steps(loaded: Loaded, cell: Cell, folder: Path, threads: int) -> tuple[int,
         before = {"key": cell.key, "steps": steps, "cpu_s_per_step": each}
         folder.mkdir(parents=True, exist_ok=True)
         _write(note, before)
-    return before["steps"], {"cpu_s_per_step": before["cpu_s_per_step"]}
+    each, budget, notes = before["cpu_s_per_step"], loaded.study.budget.cpu_seconds, []
+    if each and budget and before["steps"] * each > LEAST_OVER * budget:
+        notes.append(f"{before['steps']} steps, the fewest there are, need {before['steps'] * each:.0f} CPU-s, the "
+                     f"budget is {budget:g}")  # fmt: skip
+    return before["steps"], {"cpu_s_per_step": each, "notes": notes}
 
 
 def _steps_of_arm(loaded: Loaded, cell: Cell, runs: Path, threads: int) -> tuple[int, float]:

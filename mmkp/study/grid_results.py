@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -77,18 +78,20 @@ class GridResults:
         return f"none in {folder}" + (f"; {reasons[0]}" if reasons else "")
 
     def _check_data(self) -> None:
-        """All cells were judged on the same items."""
-        split, first = self.study.evaluate.split, None
+        """All cells were judged on the same items, and those of one data section trained on the same ones."""
+        split, seen = self.study.evaluate.split, dict[Any, tuple[str, Any]]()
         for (arm, seed), cell in self.cells.items():
-            found = cell.meta.get("data", {}).get(split)
-            if first is None:
-                first = (f"{arm}-{seed}", found)
-            elif found != first[1]:
-                raise InputError(
-                    f"study {self.study.name}", expected=f"cells judged on the same data ({split})",
-                    got=f"{first[0]} on {first[1]}, {arm}-{seed} on {found}", remedy="Run the study again: it moves "
-                    "cells of other data aside.",
-                )  # fmt: skip
+            section = json.dumps(self.loaded.recipe(arm, seed, 1).model_dump(mode="json")["data"], sort_keys=True)
+            for name, found in cell.meta.get("data", {}).items():
+                place = name if name == split else (name, section)
+                first = seen.setdefault(place, (f"{arm}-{seed}", found))
+                if found != first[1]:
+                    did = "judged" if name == split else "trained"
+                    raise InputError(
+                        f"study {self.study.name}", expected=f"cells {did} on the same data ({name})",
+                        got=f"{first[0]} on {first[1]}, {arm}-{seed} on {found}", remedy="Run the study again: it "
+                        "moves cells of other data aside.",
+                    )  # fmt: skip
 
     def _conditions(self) -> tuple[list[str], list[str]]:
         asked, primary = self.study.evaluate.conditions, self.study.evaluate.primary.conditions
@@ -201,6 +204,15 @@ class GridResults:
                         made[np.searchsorted(self.ids, items.id[~np.isnan(items.error)].astype(str))] = True
             self._cache[key] = made
         return self._cache[key]
+
+    def guess(self, condition: str, part: str) -> dict[str, Any]:
+        """As `mean`, of who knows nothing but the box: the training's mean shape in it."""
+        block = (condition, 0, MEAN_SHAPE, part)
+        asked = (self.noticed(arm, condition, MEAN_SHAPE) for arm in self.arms)
+        holder = next((a for a, c in zip(self.arms, asked, strict=True) if self.holds(a, (c, *block[1:]))), None)
+        if holder is None:
+            return {"mean": None, "ci95": None, "n": 0}
+        return {**self.mean(holder, block), "spread": None}  # one guess, whatever the seed
 
     def of_seeds(self, arm: str, block: Block, seeds: list[int]) -> np.ndarray:
         """(len(seeds), N) errors of these of an arm's seeds."""

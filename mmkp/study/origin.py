@@ -28,7 +28,7 @@ def command(study: Path, overrides: list[str]) -> str:
     path = study.resolve()
     here = Path.cwd().resolve()
     shown = path.relative_to(here).as_posix() if path.is_relative_to(here) else path.name
-    return " ".join(["mmkp study", shown, *map(_without_path, overrides)])
+    return " ".join(["mmkp study", shown, "--out OUT", *map(_without_path, overrides)])
 
 
 def _without_path(override: str) -> str:

@@ -84,11 +84,14 @@ def plan(loaded: Loaded, only: str | None = None) -> list[Cell]:
 
 
 def state(path: Path, cell: Cell, retry: bool = False) -> str:
-    """`done`, `failed` (as recorded), `stale` (of other settings) or `open`; a failure is open when tried again."""
+    """`done`, `failed` (as recorded), `stale` (of other settings, or damaged) or `open`.
+
+    A failure is open when it is tried again.
+    """
     meta = results.read_meta(path)
     if meta is None:
         return "open"
-    if meta.get("key") != cell.key or meta.get("version") != results.VERSION:
+    if meta.get("key") != cell.key or meta.get("version") != results.VERSION or not results.is_whole(path):
         return "stale"
     return "open" if retry and meta["status"] == "failed" else str(meta["status"])
 

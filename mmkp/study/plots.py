@@ -10,7 +10,8 @@ import numpy as np
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from mmkp.study.analysis import Family, cost, label
+from mmkp.study import analysis
+from mmkp.study.analysis import Family, cost
 from mmkp.study.grid_results import GridResults
 from mmkp.study.robustness import corruption_names, curve
 
@@ -155,6 +156,11 @@ def reliability(grid: GridResults, path: Path) -> Path:
     axes[0, 0].set_ylabel("share right", fontsize=8)
     _legend(figure, axes[0, 0])
     return _save(figure, path)
+
+
+def label(grid: GridResults, arm: str) -> str:
+    """As in tables; a dollar sign is a dollar sign and begins no formula."""
+    return analysis.label(grid, arm).replace("$", r"\$")
 
 
 def _error_label(grid: GridResults) -> str:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mmkp.errors import InputError
 from mmkp.study import analysis, pictures, plots, robustness, shapley
 from mmkp.study.analysis import Origin, cost, origin_of
 from mmkp.study.grid_results import GridResults
@@ -47,6 +48,8 @@ def write_report(loaded: Loaded, out: Path, say: Any = print) -> Path:
     lines += _section(analysis.confidence_table(grid, origin), out=out)
     lines += _figure("Reliability of the score, all modalities", plots.reliability(grid, out / "reliability.png"))
     lines += _worst(grid, judged, out, say)
+    notes = analysis.notes_table(grid, origin)
+    lines += _section(notes, out=out) if notes.rows else []
     if grid.failed:
         lines += _section(analysis.failed_table(grid, origin), out=out)
     if grid.unused:
@@ -70,6 +73,7 @@ def _verdict(grid: GridResults, judged: list[Judged], origin: Origin) -> list[st
     lines = verdict(judged, grid.reference, grid.study.margin, lacking)
     if grid.unjudged:
         lines += ["", f"Not judged, as no item has a known error: {', '.join(grid.unjudged)}."]
+    lines += _nothing_known(grid)
     best = winner(judged)
     if best is not None:
         lines += ["", _price(grid, best.arm)]
@@ -78,6 +82,13 @@ def _verdict(grid: GridResults, judged: list[Judged], origin: Origin) -> list[st
         "named after the fact, on the same items."
     )
     return [*lines, "", f"*{origin.caption(text)}*"]
+
+
+def _nothing_known(grid: GridResults) -> list[str]:
+    """What any of it is worth beside a guess."""
+    means = {c: grid.guess(c, grid.primary)["mean"] for c in grid.conditions}
+    known = [f"{mean:.4f} ({condition})" for condition, mean in means.items() if mean is not None]
+    return ["", f"Who knows nothing but the box and guesses the mean shape has {', '.join(known)}."] if known else []
 
 
 def winner(judged: list[Judged]) -> Judged | None:
@@ -92,7 +103,7 @@ def _price(grid: GridResults, arm: str) -> str:
     for key, name in (
         ("parameters", "parameters"),
         ("flops", "FLOPs"),
-        ("ms_1", "time at batch 1"),
+        ("ms_32", "time at batch 32"),
         ("peak_mb", "memory"),
     ):
         own, base = cost(grid, arm, key), cost(grid, str(grid.reference), key)
@@ -134,7 +145,15 @@ def _worst(grid: GridResults, judged: list[Judged], out: Path, say: Any) -> list
 def _ceilings(grid: GridResults, out: Path) -> dict[str, Any] | None:
     """What `mmkp ceilings` says, where the study asks for it and the lips are what it is about."""
     path = out / CEILINGS
-    return json.loads(path.read_text()) if path.is_file() and grid.study.ceilings and grid.primary == "lips" else None
+    if not (path.is_file() and grid.study.ceilings and grid.primary == "lips"):
+        return None
+    try:
+        made = json.loads(path.read_text())
+        return {subset: entry for subset, entry in made.items() if {"lip_nme", "ci95"} <= set(entry)}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"study {path}", expected="what `mmkp ceilings` said", got=str(error), remedy="Delete it: it is made anew."
+        ) from error
 
 
 def _section(*tables: Table, out: Path) -> list[str]:

@@ -117,6 +117,15 @@ def read_meta(path: Path) -> dict[str, Any] | None:
         return None
 
 
+def is_whole(path: Path) -> bool:
+    """Whether a cell can be read to its end; its metadata stand in the footer, which outlives a damaged body."""
+    try:
+        CellResults.load(path)
+    except InputError:
+        return False
+    return True
+
+
 def blocks_of(
     predictions: Predictions,
     schema: KeypointSchema,

@@ -89,7 +89,7 @@ def conflict_table(grid: GridResults, part: str, origin: Origin) -> Table:
     """What a lying modality costs beside the reference, which does not hear it."""
     rows: list[list[Any]] = []
     for name in (n for n in corruption_names(grid) if n.startswith(CONFLICT)):
-        for arm in grid.arms:
+        for arm in (a for a in grid.arms if "image" in grid.loaded.modalities[a]):
             found, base = severities(grid, arm, name, part), grid.reference
             if not found or base is None:
                 continue

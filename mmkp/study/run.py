@@ -16,7 +16,7 @@ from mmkp.study.origin import command
 from mmkp.study.plan import Cell, Folders, plan, put_aside, state
 from mmkp.study.progress import Progress
 from mmkp.study.recipe import Loaded, load_study
-from mmkp.study.results import CEILINGS, CellResults, read_meta
+from mmkp.study.results import CEILINGS, CellResults, is_whole, read_meta
 from mmkp.study.worker import Job, main, save
 
 POLL_S = 0.25
@@ -89,17 +89,25 @@ class Grid:
                         running.remove(done)
                         self._finish(done, progress)
                     progress.show([(r.job.cell, r.began) for r in running])
+            except KeyboardInterrupt:
+                self.say("stopped; the same command goes on where it was")
+                raise
             finally:
                 for left in running:
                     left.process.terminate()
                     left.process.join()
-        return {c.name: state(self.folders.cell(c), c) for c in cells}
+        found = {c.name: state(self.folders.cell(c), c) for c in cells}
+        failed = [name for name, how in found.items() if how == "failed"]
+        if failed:
+            self.say(f"without results: {', '.join(failed)}; logs/ tells why, `--retry` runs them again")
+        return found
 
     def _is_open(self, cell: Cell) -> bool:
         path = self.folders.cell(cell)
         found = state(path, cell, self.retry)
         if found == "stale":
-            self.say(f"{cell.name} is of other settings: moved to {put_aside(path).relative_to(self.folders.out)}")
+            why = "of other settings" if is_whole(path) else "damaged"
+            self.say(f"{cell.name} is {why}: moved to {put_aside(path).relative_to(self.folders.out)}")
         return found in ("stale", "open")
 
     def _start(self, waiting: list[Cell], running: list[Running], progress: Progress) -> None:

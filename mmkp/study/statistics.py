@@ -26,7 +26,7 @@ class Comparison:
         dz: Cohen's d of paired data: the groups' mean differences over their standard deviation; negative is a gain.
         p: two-sided; p_holm: corrected over the family.
         groups: that have both; seeds: that know both; seeds_better: those of them whose mean error lies below the
-            reference's of the same seed.
+            reference's of the same seed; lowest_seed: the ratio of the seed that gains most.
         reason: why there is no interval.
     """
 
@@ -43,6 +43,7 @@ class Comparison:
     reason: str = ""
     seeds_better: int = 0
     seeds: int = 0
+    lowest_seed: float | None = None
 
 
 def compare_family(
@@ -123,12 +124,14 @@ def _describe(
     mean, of = total.sum() / items.sum(), total_base.sum() / items.sum()
     each = (total - total_base)[there] / items[there]
     spread = each.std(ddof=1) if groups > 1 else 0.0
-    gaps = [x - y for x, y in zip(values, base, strict=True) if not np.isnan(x - y).all()]
+    both = [(x, y) for x, y in zip(values, base, strict=True) if not np.isnan(x - y).all()]
+    gaps = [x - y for x, y in both]
+    ratios = [1 + np.nanmean(x - y) / max(np.nanmean(np.where(np.isnan(x), np.nan, y)), 1e-12) for x, y in both]
     return Comparison(
         float(mean), float(of), float(mean / max(of, 1e-12)), groups, difference=float(mean - of),
         dz=float(each.mean() / spread) if spread > 0 else None,
         reason="" if groups >= MIN_GROUPS else f"{groups} groups; a test needs at least {MIN_GROUPS}",
-        seeds_better=sum(bool(np.nanmean(gap) < 0) for gap in gaps), seeds=len(gaps),
+        seeds_better=sum(bool(np.nanmean(gap) < 0) for gap in gaps), seeds=len(gaps), lowest_seed=float(min(ratios)),
     )  # fmt: skip
 
 

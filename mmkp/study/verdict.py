@@ -1,9 +1,9 @@
 """The verdict in words, from the numbers alone: does fusion help, where and by how much; also when it does not.
 
 The rules: a fusion *helps* or *harms* when the corrected p is below alpha and every seed says the same; it *does not
-help* when the interval of the ratio leaves no room for a gain that matters (below 1 - margin);
-with fewer than five groups, seeds that disagree, or an interval that leaves room for both, nobody *can tell*. Only arms
-that were judged on the same seeds are ranked.
+help* when the interval of the ratio leaves no room for a gain that matters (below 1 - margin), nor has any seed one
+where they disagree; with fewer than five groups, seeds that disagree, or an interval that leaves room for both, nobody
+*can tell*. Only arms that were judged on the same seeds are ranked.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ def find(found: Comparison, alpha: float = 0.01, margin: float = 0.05) -> Findin
     """
     if found.p_holm is None or found.ratio is None or found.ratio_ci95 is None:
         return Finding.CANNOT_TELL
-    if found.p_holm < alpha:
-        if found.seeds_better not in (0, found.seeds):
-            return Finding.CANNOT_TELL  # what the bootstrap over groups cannot see: another seed, another answer
+    if found.p_holm < alpha and found.seeds_better in (0, found.seeds):
         return Finding.HELPS if found.ratio < 1 else Finding.HARMS
+    if found.p_holm < alpha and (found.lowest_seed is None or found.lowest_seed < 1 - margin):
+        return Finding.CANNOT_TELL  # what the bootstrap over groups cannot see: another seed, another answer
     return Finding.DOES_NOT if found.ratio_ci95[0] >= 1 - margin else Finding.CANNOT_TELL
 
 

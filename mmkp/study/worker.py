@@ -57,6 +57,7 @@ def run(job: Job, folders: Folders) -> Path:
     try:
         made = _attempt(job, folders)
     except MmkpError as error:
+        print(error, file=sys.stderr)  # into the cell's log
         made = CellResults({"status": "failed", "error": str(error)})
     except Exception as error:  # whatever else a cell dies of: the rest of the study goes on
         import traceback
@@ -64,7 +65,7 @@ def run(job: Job, folders: Folders) -> Path:
         traceback.print_exc()
         first = (str(error).splitlines() or [""])[0]
         made = CellResults({"status": "failed", "error": f"{type(error).__name__}: {first}"})
-    made.meta["wall_s"] = time.monotonic() - began
+    made.meta["wall_s"] = None if made.meta.get("resumed") else time.monotonic() - began
     path = save(made, job, folders)
     if made.done:  # not before: a cell that fails or is killed while it is judged is not trained again
         shutil.rmtree(folders.runs / job.cell.name / "checkpoints", ignore_errors=True)

@@ -111,6 +111,17 @@ def test_seeds_that_disagree_cannot_tell():
     assert "the seeds disagree" in sentence(Judged("a", "clear", "lips", found, find(found)), "image")
 
 
+def test_seeds_that_disagree_within_the_margin_do_not_help():
+    """One of two seeds gains 1 %, the other loses 8 %: no gain that matters, whatever the next seed says."""
+    value, base = errors(0.99, 0.0001, 2)
+    value[1] = base[1] * 1.08
+    found = compare_family(GROUPS, [(value, base)])[0]
+    assert found.p_holm is not None
+    assert found.p_holm < 0.01
+    assert (found.seeds_better, find(found)) == (1, Finding.DOES_NOT)
+    assert found.lowest_seed == pytest.approx(0.99, abs=0.002)
+
+
 def test_seeds_that_agree_are_not_blamed_for_what_the_correction_takes():
     """Interval below 1, both seeds lower, but a p of 0.02 after correction."""
     plain = {"ratio_ci95": (0.9, 0.98), "p": 0.004, "p_holm": 0.02, "seeds": 2}

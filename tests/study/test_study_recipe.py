@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -12,8 +13,9 @@ from mmkp.data.corruptions import CORRUPTIONS
 from mmkp.errors import InputError
 from mmkp.study import plan as planning
 from mmkp.study.origin import command
-from mmkp.study.plan import cell_of, settings_key
+from mmkp.study.plan import Cell, cell_of, settings_key, state
 from mmkp.study.recipe import load_study
+from mmkp.study.results import CellResults, Items, read_meta
 
 ROOT = Path(__file__).parents[2]
 STUDIES = sorted((ROOT / "recipes" / "studies").glob("*.yaml"))
@@ -96,6 +98,11 @@ def test_an_arm_is_the_base_recipe_with_its_changes(tmp_path):
         ({"changes": {"training": {"steps": 9}}}, "got training"),
         ({"arms": [{"name": "image", "modalities": ["image"], "changes": {"training.seed": 3}}]}, "study's seeds"),
         ({"changes": {"training.warmup_steps": "many"}}, "training.warmup_steps"),
+        ({"arms": [{"name": "image", "modalities": ["image", "image"]}]}, "arm image modalities: expected each once"),
+        ({"evaluate": {"subsets": ["image", "image"]}}, "subsets: expected each once"),
+        ({"evaluate": {"conditions": ["covered"]}, "corruptions": [{"names": ["blur"]}]}, "clear among them"),
+        ({"seeds": [2**64]}, "less than 4294967296"),
+        ({"budget": {"cpu_seconds": float("inf")}}, "finite"),
         ({"kind": None}, "kind: study"),
         ({"recipe": "nothing.yaml"}, "none there"),
         ({"name": None}, "expected a value, got none"),
@@ -185,8 +192,8 @@ def test_all_modalities_of_an_arm_are_always_judged(tmp_path):
 def test_a_command_does_not_say_where_things_lie(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     said = command(tmp_path / "a" / "s.yaml", ["data.dataset=grid:/home/me/grid", "budget.steps=3"])
-    assert said == "mmkp study a/s.yaml data.dataset=grid:PATH budget.steps=3"
-    assert command(Path("/elsewhere/s.yaml"), []) == "mmkp study s.yaml"
+    assert said == "mmkp study a/s.yaml --out OUT data.dataset=grid:PATH budget.steps=3"
+    assert command(Path("/elsewhere/s.yaml"), []) == "mmkp study s.yaml --out OUT"
 
 
 def test_a_stale_cell_is_put_aside_not_written_over(tmp_path):
@@ -201,6 +208,22 @@ def test_a_stale_cell_is_put_aside_not_written_over(tmp_path):
     assert planning.state(path, cell) == "open"
     CellResults({"status": "failed", "key": "new"}).save(path)
     assert [planning.state(path, cell, retry) for retry in (False, True)] == ["failed", "open"]
+
+
+def test_a_damaged_cell_is_not_done(tmp_path):
+    """The footer, which says that it is, lies at the end of the file and outlives a body that does not."""
+    cell = Cell("gated", 0, "k")
+    names = np.array([f"i{i}" for i in range(500)])
+    error = np.random.default_rng(0).random(500)
+    made = CellResults({"status": "done", "key": "k"})
+    made.blocks["clear", 0, "image", "all"] = Items(names, names, error, error, error)
+    path = made.save(tmp_path / "gated-0.parquet")
+    assert state(path, cell) == "done"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:40] + bytes(200) + whole[240:])
+    assert read_meta(path)["status"] == "done"
+    assert state(path, cell) == "stale"
+    assert state(path, cell, retry=True) == "stale"
 
 
 def test_a_whole_section_cannot_take_the_place_of_what_the_arms_say(tmp_path):

@@ -424,3 +424,85 @@ def test_large_numbers_are_written_out():
     table = Table("t", "T", "Made up.", ["a", "b", "c"], [[1478.4, 999.94, 0.012345]])
     assert "| 1478 | 1000 | 0.0123 |" in table.markdown()
     assert table.csv().splitlines()[1] == "1478.4,999.94,0.012345"
+
+
+def test_cells_that_were_trained_on_other_data_are_refused_by_name(tmp_path):
+    _, loaded = made_study(tmp_path)
+    write_cells(tmp_path, loaded, {"covered": 0.8, "clear": 1.0})
+    edit_cell(tmp_path, "gated-1", lambda cell: cell.meta["data"].update(train="few"))
+    edit_cell(tmp_path, "image-0", lambda cell: cell.meta["data"].update(train="many"))
+    with pytest.raises(InputError, match=r"trained on the same data \(train\), got image-0 on many, gated-1 on few"):
+        GridResults(loaded, tmp_path / "cells")
+
+
+def test_an_arm_that_trains_on_data_of_its_own_may(tmp_path):
+    arms = [{"name": "image", "modalities": ["image"]},
+            {"name": "gated", "fusion": {"name": "gated"}, "changes": {"data.train_options": {"n": 9}}}]  # fmt: skip
+    _, loaded = made_study(tmp_path, arms=arms)
+    write_cells(tmp_path, loaded, {"covered": 0.8, "clear": 1.0})
+    for name, data in (("image-0", "a"), ("image-1", "a"), ("gated-0", "b"), ("gated-1", "b")):
+        edit_cell(tmp_path, name, lambda cell, data=data: cell.meta["data"].update(train=data))
+    assert len(GridResults(loaded, tmp_path / "cells").cells) == 4
+
+
+def test_the_mean_shape_stands_below_the_arms(tmp_path):
+    """As good as its one cell says, under every condition, and never the best of the table."""
+    _, loaded = made_study(tmp_path)
+    write_cells(tmp_path, loaded, {"covered": 0.8, "clear": 1.0})
+
+    def guess(cell: CellResults) -> None:
+        for part in PARTS:
+            cell.blocks["clear", 0, "mean_shape", part] = constant(cell.blocks["clear", 0, "image", part], 0.03125)
+            cell.blocks["covered", 0, "mean_shape", part] = constant(cell.blocks["clear", 0, "image", part], 0.0625)
+
+    edit_cell(tmp_path, "image-0", guess)
+    edit_cell(tmp_path, "image-1", guess)
+    write_report(loaded, tmp_path, say=lambda line: None)
+    last = (tmp_path / "tables" / "error_clear.csv").read_text().splitlines()[-1]
+    assert last.startswith("mean shape,none,0.03125,")
+    assert "**gated**" in (tmp_path / "tables" / "error_covered.md").read_text()
+    verdict = (tmp_path / "verdict.md").read_text()
+    assert "guesses the mean shape has 0.0625 (covered), 0.0312 (clear)." in verdict
+
+
+def test_a_label_may_hold_what_formulas_and_latex_are_made_of(tmp_path):
+    arms = [{"name": "image", "modalities": ["image"], "label": "$i_1$ \\ a|b"},
+            {"name": "gated", "fusion": {"name": "gated"}, "label": "costs 5$ <all>"}]  # fmt: skip
+    _, loaded = made_study(tmp_path, arms=arms)
+    write_cells(tmp_path, loaded, {"covered": 0.8, "clear": 1.0})
+    write_report(loaded, tmp_path, say=lambda line: None)
+    text = (tmp_path / "tables" / "error_clear.tex").read_text()
+    assert r"\$i\_1\$ \textbackslash{} a$|$b" in text
+    assert r"costs 5\$ $<$all$>$" in text
+    assert r"$i_1$ \ a\|b" in (tmp_path / "tables" / "error_clear.md").read_text()
+
+
+def test_notes_of_cells_stand_in_the_report(tmp_path):
+    _, loaded = made_study(tmp_path)
+    write_cells(tmp_path, loaded, {"covered": 0.8, "clear": 1.0})
+    edit_cell(tmp_path, "gated-1", lambda cell: cell.meta.update(notes=["scores stay as they are"]))
+    report = write_report(loaded, tmp_path, say=lambda line: None).read_text()
+    assert "| gated | 1 | scores stay as they are |" in report
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"image": 3}'])
+def test_damaged_ceilings_are_named(tmp_path, text):
+    _, loaded = made_study(tmp_path, ceilings=True)
+    write_cells(tmp_path, loaded, {"covered": 0.8, "clear": 1.0})
+    (tmp_path / "ceilings.json").write_text(text)
+    with pytest.raises(InputError, match="ceilings.json: expected what `mmkp ceilings` said.*Delete it"):
+        write_report(loaded, tmp_path, say=lambda line: None)
+
+
+def test_who_sees_nothing_is_not_asked_whether_it_believes_its_eyes(tmp_path):
+    """The table of lies is about a clear picture."""
+    arms = [{"name": "image", "modalities": ["image"]}, {"name": "gated", "modalities": ["text", "audio"]}]
+    _, loaded = made_study(tmp_path, arms=arms, corruptions=[{"names": ["conflict_audio"]}])
+    write_cells(tmp_path, loaded, {"covered": 0.8, "clear": 1.0})
+
+    def lie(cell: CellResults) -> None:
+        cell.blocks["conflict_audio", 5, "text+audio", "lips"] = cell.blocks["clear", 0, "image", "lips"]
+
+    edit_cell(tmp_path, "gated-0", lie)
+    grid = GridResults(loaded, tmp_path / "cells")
+    assert conflict_table(grid, "lips", origin_of(grid)).rows == []

@@ -339,6 +339,16 @@ def test_a_dataset_is_explained_and_its_predictions_used_again(run, face_model, 
     assert json.loads((tmp_path / "explain.json").read_text()) == found
 
 
+def test_an_evaluation_of_other_items_keeps_its_predictions(run, face_model, grid_root, tmp_path):
+    (tmp_path / "summary.json").write_text("{}")
+    (tmp_path / "predictions.npz").write_bytes(b"an evaluation's")
+    command = ("--model", face_model, "--data", f"grid:{grid_root}", "--out", tmp_path, "frame_step=25")
+    assert run(*command)[0] == 0
+    assert (tmp_path / "predictions.npz").read_bytes() == b"an evaluation's"
+    assert (tmp_path / "explain" / "predictions.npz").is_file()
+    assert "used again" in run(*command)[2]
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

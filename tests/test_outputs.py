@@ -11,7 +11,7 @@ import pytest
 import mmkp
 from mmkp import InputError
 from mmkp.errors import MissingExtraError
-from mmkp.evaluation.draw import PEOPLE
+from mmkp.evaluation.draw import PEOPLE, draw_keypoints
 from mmkp.metrics.coco_dicts import read_coco
 
 SCHEMA = mmkp.load_schema("face5")
@@ -157,3 +157,17 @@ def test_an_iterator_of_results_and_paths_of_pictures(tmp_path):
     lazy = mmkp.to_coco((one for one in results), (tmp_path / name for name in names))
     assert lazy == mmkp.to_coco(results, [str(tmp_path / name) for name in names])
     assert [a["image_id"] for a in lazy["annotations"]] == [1, 3]
+
+
+def test_dots_fit_the_face_not_the_picture():
+    """A small face in a large picture: dots of the picture's size would cover it."""
+    dots = mmkp.KeypointSchema(name="dots", keypoints=NAMES)
+    small = draw_keypoints(np.zeros((1100, 1100, 3), np.uint8), POINTS + 500, dots)
+    one = mmkp.KeypointSchema(name="one", keypoints=("a",))
+    alone = draw_keypoints(np.zeros((1100, 1100, 3), np.uint8), POINTS[:1] + 500, one)
+    large = draw_keypoints(np.zeros((1100, 1100, 3), np.uint8), POINTS * 20, dots)
+    around = [tuple(int(v) for v in p) for p in POINTS + 500]
+    assert all(small[y, x].any() for x, y in around)
+    assert not any(small[y + 3, x + 3].any() for x, y in around)
+    assert alone[520 + 4, 510].any()  # the picture's radius, 5 px: a lone point has no size
+    assert large[400 + 4, 200].any()

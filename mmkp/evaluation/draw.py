@@ -14,6 +14,7 @@ from mmkp.schema import KeypointSchema
 PREDICTED, TRUE = (255, 140, 0), (60, 220, 90)  # orange, green: told apart also by most colour-blind readers
 # Of several people; the first is the colour of one alone. Source: Okabe and Ito's palette, less black.
 PEOPLE = (PREDICTED, (86, 180, 233), (240, 228, 66), (204, 121, 167), (0, 158, 115), (213, 94, 0), (0, 114, 178))
+DOTS_IN_PICTURE, DOTS_IN_SHAPE = 220, 60  # radii that fit into the picture's shorter side, and across the keypoints
 BITS = 4  # OpenCV's fixed-point fraction: a sixteenth of a pixel
 
 
@@ -37,8 +38,9 @@ def draw_keypoints(
         scores: (K,) in [0, 1].
     """
     canvas = image.copy()
-    size = max(1, round(min(image.shape[:2]) / 220))
     known = np.isfinite(keypoints_xy).all(-1)
+    reach = float(np.ptp(keypoints_xy[known], axis=0).max()) if known.sum() > 1 else np.inf
+    size = max(1, round(min(min(image.shape[:2]) / DOTS_IN_PICTURE, reach / DOTS_IN_SHAPE)))
     points = np.rint(np.clip(np.nan_to_num(keypoints_xy), -1e4, 1e5) * (1 << BITS)).astype(np.int32)
     lines = [points[[a, b]] for a, b in schema.edges if known[a] and known[b]]
     cv2.polylines(canvas, lines, False, colour, max(1, size // 2), cv2.LINE_AA, BITS)

@@ -19,6 +19,8 @@ from mmkp.explain.report import write_report
 from mmkp.explain.weights import fusion_weights
 from mmkp.hub import Loaded, check_schema
 
+OWN = "explain"  # a folder in `out`, where an evaluation that is of other data or another model lies there
+SUMMARY = "summary.json"  # of an evaluation
 ASKED = ("clear", "covered")  # the controls of the text's times are the evaluation's matter
 
 
@@ -78,17 +80,21 @@ def _predictions(
 ) -> Predictions:  # fmt: skip
     """Those in `out`, whether made by `mmkp evaluate` for every condition or here before; else new ones, saved."""
     key = key_of(loaded, dataset, list(conditions))
-    for known in (key, key_of(loaded, dataset, conditions_of(dataset))):
-        kept = reuse(Predictions, out / FILE, known)
-        if kept is not None:
-            say(f"{out / FILE} is of this model and data: used again")
-            return kept
+    own = out / OWN
+    for path in (out / FILE, own / FILE):
+        for known in (key, key_of(loaded, dataset, conditions_of(dataset))):
+            kept = reuse(Predictions, path, known)
+            if kept is not None:
+                say(f"{path} is of this model and data: used again")
+                return kept
     made = predict_dataset(
         loaded.model, loaded.processor, dataset, conditions, batch_size=batch_size, progress=progress
     )
     made.meta = {"key": key, "model": loaded.source, "digest": loaded.digest}
-    made.save(out)
-    return Predictions.load(out)  # scores come from the file, today as in a year
+    home = own if (out / SUMMARY).is_file() else out  # an evaluation's predictions stay what its summary tells of
+    home.mkdir(exist_ok=True)
+    made.save(home)
+    return Predictions.load(home)  # scores come from the file, today as in a year
 
 
 def make_folder(out: Path) -> None:

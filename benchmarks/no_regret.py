@@ -1,13 +1,14 @@
 """No regret: one model for every subset of modalities, against a specialist trained for each subset alone.
 
     python benchmarks/no_regret.py --data grid:PATH --out runs/no_regret [--cpu-seconds 600] [--workers 2]
+    python benchmarks/no_regret.py --recipe recipes/grid_no_regret_on.yaml --data grid:PATH --out docs/no_regret_on
 
-Each cell (arm, seed) trains `recipes/grid_no_regret.yaml` in a process of its own on one thread. A few steps tell what
-a step costs in CPU-seconds, and as many steps as fit into the budget are then trained: the specialists of words and
-sound, which are cheap, so see several times as many samples as the fused model. `fused` is the recipe as it stands;
-a specialist has the encoders of its subset and never misses one. Scored on the test clips, mouth clear and covered.
-`--double image` trains an arm once more with twice the budget: how far from converged the others are.
-Finished cells are kept and not run again; the table is printed and written to OUT/no_regret.md.
+Each cell (arm, seed) trains the recipe in a process of its own on one thread. A few steps tell what a step costs in
+CPU-seconds, and as many steps as fit into the budget are then trained: the specialists of words and sound, which are
+cheap, so see several times as many samples as the fused model. `fused` is the recipe as it stands; a specialist has
+the encoders of its subset, the same start for them, and never misses one. Scored on the test clips, mouth clear and
+covered. `--double image` trains an arm once more with twice the budget: how far from converged the others are.
+Finished cells are small files, kept in OUT and not run again; the table is printed and written to OUT/no_regret.md.
 """
 
 from __future__ import annotations
@@ -18,16 +19,20 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mmkp.study.results import CellResults, blocks_of
+
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ROOT / "recipes" / "grid_no_regret.yaml"
+START = "start"  # the checkpoint that the recipe starts from, as it is: what ten minutes bring at all
 SUBSETS = ("image", "text", "audio", "image+text", "image+audio", "text+audio", "image+text+audio")
 THRICE = ("fused", "image", "image+audio", "image+text+audio")  # the arms with three seeds
-CONDITIONS = ("clear", "covered")
+CONDITIONS, PARTS = ("clear", "covered"), ("all", "eyes", "lips")
 ALONE = ["augment.drop_image=0", "augment.drop_text=0", "augment.drop_audio=0", "training.subsets=0"]
 FRAME_STEP = 5  # of the test clips: neighbouring frames tell the same
 
@@ -41,50 +46,50 @@ def overrides(data: str, arm: str, seed: int, steps: int) -> list[str]:
     return [*made, f"model.modalities=[{arm.replace('+', ', ')}]", f"data.validation_subsets=[{arm}]", *ALONE]
 
 
-def cell(data: str, arm: str, seed: int, cpu_seconds: float, folder: Path) -> dict[str, Any]:
-    """Train and score one arm; in a process of its own."""
+def train(recipe: Path, data: str, arm: str, seed: int, cpu_seconds: float, folder: Path) -> dict[str, Any]:
+    """Train one arm within its budget."""
     import torch
 
-    from mmkp import metrics
-    from mmkp.data import open_dataset
-    from mmkp.evaluation.predict import predict_dataset
-    from mmkp.hub import load
     from mmkp.recipe import load_recipe
     from mmkp.study.cost import PROBE_STEPS, steps_within
     from mmkp.training.loop import Trainer
 
     torch.set_num_threads(1)
-    steps, _ = steps_within(cpu_seconds, load_recipe(RECIPE, overrides(data, arm, seed, PROBE_STEPS)), folder / "probe")
+    steps, _ = steps_within(cpu_seconds, load_recipe(recipe, overrides(data, arm, seed, PROBE_STEPS)), folder / "probe")
     began = time.process_time()
-    trainer = Trainer(load_recipe(RECIPE, overrides(data, arm, seed, steps)), folder / "run", resume=True)
-    trainer.train()
-    used, loaded = time.process_time() - began, load(str(folder / "run"))
-    curve = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
-    test = open_dataset(data, "test", frame_step=FRAME_STEP)
-    subsets = SUBSETS if arm == "fused" else (arm,)
+    Trainer(load_recipe(recipe, overrides(data, arm, seed, steps)), folder / "run", resume=True).train()
+    used = time.process_time() - began
+    lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    curve = [(line["step"], line["validation"]["nme"]) for line in lines if "validation" in line]
+    return {"steps": steps, "cpu_s": used, "curve": curve}
+
+
+def judge(model: str, data: str, subsets: Sequence[str]) -> CellResults:
+    """A model's errors on the test clips by condition, subset and part."""
+    from mmkp.data import open_dataset
+    from mmkp.evaluation.predict import predict_dataset
+    from mmkp.hub import load
+
+    loaded, test = load(model), open_dataset(data, "test", frame_step=FRAME_STEP)
     made = predict_dataset(loaded.model, loaded.processor, test, CONDITIONS, subsets)
-    length = loaded.model.schema.normalizer(made.true_xy, made.boxes)
-    parts = {"all": None, **{g: p for g, p in loaded.model.schema.group_indices().items() if g in ("eyes", "lips")}}
-    errors = {
-        f"{condition} {subset} {part}": metrics.nme(
-            metrics.normalized_errors(xy, made.true_xy, made.visible[condition] > 0, length), points
-        ).tolist()
-        for (condition, subset), xy in made.keypoints_xy.items() for part, points in parts.items()
-    }  # fmt: skip
-    return {
-        "steps": steps, "cpu_s": used, "groups": made.groups.tolist(), "errors": errors,
-        "curve": [(line["step"], line["validation"]["nme"]) for line in curve if "validation" in line],
-    }  # fmt: skip
+    found = CellResults({"status": "done"})
+    for condition in CONDITIONS:
+        found.blocks |= blocks_of(made, loaded.model.schema, condition, parts=PARTS)
+    return found
 
 
-def run_cell(out: Path, data: str, arm: str, seed: int, cpu_seconds: float) -> None:
+def run_cell(out: Path, recipe: Path, data: str, arm: str, seed: int, cpu_seconds: float) -> None:
     """One cell to its file."""
+    from mmkp.recipe import load_recipe
+
     name = name_of(arm, seed, cpu_seconds)
-    made = cell(data, arm, seed, cpu_seconds, out / f"{name}.run")
-    made |= {"arm": arm, "seed": seed, "budget_cpu_s": cpu_seconds}
-    part = out / f"{name}.part"
-    part.write_text(json.dumps(made))
-    part.replace(out / f"{name}.json")
+    folder, meta = out / f"{name}.run", {"arm": arm, "seed": seed, "budget_cpu_s": cpu_seconds, "curve": []}
+    if arm != START:
+        meta |= train(recipe, data, arm, seed, cpu_seconds, folder)
+    model = str(load_recipe(recipe).training.start_from) if arm == START else str(folder / "run")
+    made = judge(model, data, (arm,) if arm in SUBSETS else SUBSETS)
+    made.meta |= meta
+    made.save(out / f"{name}.parquet")
 
 
 def name_of(arm: str, seed: int, cpu_seconds: float) -> str:
@@ -92,16 +97,17 @@ def name_of(arm: str, seed: int, cpu_seconds: float) -> str:
     return f"{arm}-{seed}-{cpu_seconds:g}s"
 
 
-def run_all(out: Path, data: str, cells: list[tuple[str, int, float]], workers: int) -> None:
+def run_all(out: Path, recipe: Path, data: str, cells: list[tuple[str, int, float]], workers: int) -> None:
     """Every cell that is not there yet, `workers` at a time, each in a process with one thread."""
-    waiting = [c for c in cells if not (out / f"{name_of(*c)}.json").is_file()]
+    waiting = [c for c in cells if not (out / f"{name_of(*c)}.parquet").is_file()]
     running: list[tuple[subprocess.Popen, str]] = []
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     while waiting or running:
         while waiting and len(running) < workers:
             arm, seed, budget = waiting.pop(0)
             name = name_of(arm, seed, budget)
-            command = [sys.executable, __file__, "--out", str(out), "--data", data, "--cpu-seconds", str(budget)]
+            command = [sys.executable, __file__, "--out", str(out), "--recipe", str(recipe), "--data", data]
+            command += ["--cpu-seconds", str(budget)]
             with (out / f"{name}.log").open("w") as log:
                 process = subprocess.Popen(
                     [*command, "--cell", arm, str(seed)], stdout=log, stderr=subprocess.STDOUT, env=environment
@@ -117,50 +123,67 @@ def table(out: Path, cpu_seconds: float, seeds: int) -> str:
     """Fused against specialist by condition and subset, with the paired ratio over clips, in Markdown."""
     from mmkp.evaluation.score import GroupBootstrap
 
-    found = {}
-    for path in sorted(out.glob(f"*-{cpu_seconds:g}s.json")):
-        one = json.loads(path.read_text())
-        found[one["arm"], one["seed"]] = one
+    found = _read(out, cpu_seconds)
     head = ["condition", "subset", "seeds", "specialist", "fused", "fused / specialist", "lips: specialist", "fused",
             "ratio", "specialist's last sixth of training"]  # fmt: skip
+    head += ["the start"] if (START, 0) in found else []
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for condition in CONDITIONS:
         for subset in SUBSETS:
             shared = [s for s in range(seeds) if (subset, s) in found and ("fused", s) in found]
             if not shared:
                 continue
-            draws = GroupBootstrap(np.array(found["fused", shared[0]]["groups"]))
-            row = [condition, subset, str(len(shared))]
+            draws = GroupBootstrap(found["fused", shared[0]].blocks[condition, 0, subset, "all"].group)
+            row = [condition, subset, ", ".join(map(str, shared))]
             for part in ("all", "lips"):
-                key = f"{condition} {subset} {part}"
-                alone = np.mean([found[subset, s]["errors"][key] for s in shared], 0)
-                fused = np.mean([found["fused", s]["errors"][key] for s in shared], 0)
+                block = (condition, 0, subset, part)
+                alone, fused = (
+                    np.mean([found[a, s].blocks[block].error for s in shared], 0) for a in (subset, "fused")
+                )
                 compared = draws.compare(fused, alone)
                 low, high = compared["ci95"] or (np.nan, np.nan)
                 row += [f"{alone.mean():.4f}", f"{fused.mean():.4f}"]
                 row.append(f"{fused.mean() / alone.mean():.3f} [{low:.3f}, {high:.3f}]")
-            change = np.mean([found[subset, s]["curve"][-1][1] / found[subset, s]["curve"][-2][1] for s in shared])
-            lines.append("| " + " | ".join([*row, f"{100 * (change - 1):+.1f} %"]) + " |")
-    return "\n".join([*lines, "", *_doubled(out, found, cpu_seconds)])
+            curves = [found[subset, s].meta["curve"] for s in shared]
+            row.append(f"{100 * (np.mean([c[-1][1] / c[-2][1] for c in curves]) - 1):+.1f} %")
+            if (START, 0) in found:
+                row.append(f"{found[START, 0].blocks[condition, 0, subset, 'all'].error.mean():.4f}")
+            lines.append("| " + " | ".join(row) + " |")
+    return "\n".join([*lines, "", *_spent(found), *_doubled(out, found, cpu_seconds)])
 
 
-def _doubled(out: Path, found: dict, cpu_seconds: float) -> list[str]:
+def _read(out: Path, cpu_seconds: float) -> dict[tuple[str, int], CellResults]:
+    cells = [CellResults.load(path) for path in sorted(out.glob(f"*-{cpu_seconds:g}s.parquet"))]
+    return {(cell.meta["arm"], cell.meta["seed"]): cell for cell in cells}
+
+
+def _spent(found: dict[tuple[str, int], CellResults]) -> list[str]:
+    """Steps and CPU-seconds of every arm."""
+    made = []
+    for arm in ("fused", *SUBSETS):
+        metas = [cell.meta for (a, _), cell in found.items() if a == arm]
+        if metas:
+            steps, spent = (", ".join(f"{m[key]:.0f}" for m in metas) for key in ("steps", "cpu_s"))
+            made.append(f"- {arm}: {steps} steps, {spent} CPU-seconds with validation")
+    return made
+
+
+def _doubled(out: Path, found: dict[tuple[str, int], CellResults], cpu_seconds: float) -> list[str]:
     """What twice the budget gives, a line for each arm that was trained so."""
     lines = []
-    for path in sorted(out.glob(f"*-{2 * cpu_seconds:g}s.json")):
-        one = json.loads(path.read_text())
-        base = found.get((one["arm"], one["seed"]))
-        subset = "image+text+audio" if one["arm"] == "fused" else one["arm"]
+    for (arm, seed), cell in _read(out, 2 * cpu_seconds).items():
+        base, subset = found.get((arm, seed)), "image+text+audio" if arm == "fused" else arm
         for condition in CONDITIONS if base else ():
-            key = f"{condition} {subset} all"
-            ratio = np.mean(one["errors"][key]) / np.mean(base["errors"][key])
-            lines.append(f"Twice the budget, {one['arm']}, {condition}: {ratio:.3f} of the error.")
+            block = (condition, 0, subset, "all")
+            ratio = cell.blocks[block].error.mean() / base.blocks[block].error.mean()  # type: ignore[union-attr]
+            lines.append(f"Twice the budget, {arm}, {condition}: {ratio:.3f} of the error.")
     return lines
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="grid:PATH")
+    parser.add_argument("--recipe", type=Path, default=RECIPE)
     parser.add_argument("--out", type=Path, default=Path("runs/no_regret"))
     parser.add_argument("--cpu-seconds", type=float, default=600.0)
     parser.add_argument("--seeds", type=int, default=3)
@@ -170,12 +193,16 @@ def main() -> None:
     parser.add_argument("--cell", nargs=2, metavar=("ARM", "SEED"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
+    from mmkp.recipe import load_recipe
+
     if asked.cell:
-        return run_cell(asked.out, asked.data, asked.cell[0], int(asked.cell[1]), asked.cpu_seconds)
+        return run_cell(asked.out, asked.recipe, asked.data, asked.cell[0], int(asked.cell[1]), asked.cpu_seconds)
     arms = [a for a in ("fused", *SUBSETS) if asked.only is None or a in asked.only]
     cells = [(a, s, asked.cpu_seconds) for s in range(asked.seeds) for a in arms if s == 0 or a in THRICE]
+    started = load_recipe(asked.recipe).training.start_from is not None and (asked.only is None or START in asked.only)
+    cells = [*([(START, 0, asked.cpu_seconds)] if started else []), *cells]
     cells += [(a, 0, 2 * asked.cpu_seconds) for a in asked.double]
-    run_all(asked.out, asked.data, cells, asked.workers)
+    run_all(asked.out, asked.recipe, asked.data, cells, asked.workers)
     made = table(asked.out, asked.cpu_seconds, asked.seeds)
     (asked.out / "no_regret.md").write_text(made + "\n")
     print(made)

@@ -25,11 +25,13 @@ from mmkp.evaluation.confidence import summarize_confidence
 from mmkp.evaluation.predictions import Predictions
 from mmkp.evaluation.report import _worst_by_group as worst_by_group
 from mmkp.evaluation.score import GroupBootstrap
+from mmkp.loading.weights import WEIGHTS
 from mmkp.study.corruptions import spoiled
-from mmkp.study.plan import Cell, Folders, settings_key
+from mmkp.study.plan import Cell, Folders, settings_key, training_key
 from mmkp.study.recipe import Loaded
 from mmkp.study.results import ALL, CellResults, blocks_of, read_meta
 
+NOTE = "cell.json"  # in a cell's run: what it is of, its steps, and what they cost
 WORST = 6  # pictures of each cell and condition
 LEAST_OVER = 1.2  # times the budget: beyond it a cell says that it got more
 Predict = Callable[[KeypointDataset, Sequence[str], Sequence[str]], Predictions]
@@ -138,10 +140,13 @@ def _train(loaded: Loaded, cell: Cell, folder: Path, threads: int) -> tuple[Pred
 
     torch.set_num_threads(threads)
     steps, meta = _steps(loaded, cell, folder, threads)
-    recipe = with_threads(loaded.recipe(cell.arm, cell.seed, steps), threads)
     resumed, began = (folder / "metrics.jsonl").is_file(), time.process_time()
-    run(recipe, folder, resume=True)
-    meta |= {"cpu_s": None if resumed else time.process_time() - began, **peak_memory_mb(), "steps": steps}
+    note = _read(folder / NOTE)
+    if "spent" not in note or not (folder / WEIGHTS).is_file():  # else: trained before, and judged otherwise now
+        run(with_threads(loaded.recipe(cell.arm, cell.seed, steps), threads), folder, resume=True)
+        note["spent"] = {"cpu_s": None if resumed else time.process_time() - began, **peak_memory_mb()}
+        _write(folder / NOTE, note)
+    meta |= {**note["spent"], "steps": steps}
     model, judged, data = load(str(folder)), loaded.study.evaluate, loaded.data
     if torch.cuda.is_available():
         network: Any = model.model
@@ -166,14 +171,14 @@ def _train(loaded: Loaded, cell: Cell, folder: Path, threads: int) -> tuple[Pred
 
 def _steps(loaded: Loaded, cell: Cell, folder: Path, threads: int) -> tuple[int, dict[str, Any]]:
     """The steps of a cell: the budget's, or those that were found to fit when the arm was first begun."""
-    note = folder / "cell.json"
+    note = folder / NOTE
     before = _read(note)
-    if before.get("key") != cell.key:
+    if before.get("trained") != cell.trained:
         shutil.rmtree(folder, ignore_errors=True)
         steps, each = loaded.study.budget.steps, None
         if steps is None:
             steps, each = _steps_of_arm(loaded, cell, folder.parent, threads)
-        before = {"key": cell.key, "steps": steps, "cpu_s_per_step": each}
+        before = {"trained": cell.trained, "steps": steps, "cpu_s_per_step": each}
         folder.mkdir(parents=True, exist_ok=True)
         _write(note, before)
     each, budget, notes = before["cpu_s_per_step"], loaded.study.budget.cpu_seconds, []
@@ -190,7 +195,7 @@ def _steps_of_arm(loaded: Loaded, cell: Cell, runs: Path, threads: int) -> tuple
 
     seconds, first = loaded.study.budget.cpu_seconds, loaded.study.seeds[0]
     assert seconds is not None  # the study was checked: it has steps or seconds
-    settings = settings_key(loaded, cell.arm, first)
+    settings = training_key(loaded, cell.arm, first)
     note = runs / f"{cell.arm}.steps.json"
     with (runs / f"{cell.arm}.steps.lock").open("a") as lock:
         fcntl.lockf(lock, fcntl.LOCK_EX)

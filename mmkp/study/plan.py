@@ -19,6 +19,7 @@ from mmkp.study.corruptions import check_names
 from mmkp.study.recipe import Loaded
 
 CELL_VERSION = 2  # raise it when the same recipe, seed and data would give other results
+TRAINED = ("version", "recipe", "seed", "budget", "start")  # of what a cell depends on: what its weights depend on
 FREE = ("threads", "workers", "log_every", "trackers")  # of training: what a result does not depend on
 
 
@@ -30,6 +31,7 @@ class Cell:
         key: a hash of everything that its results depend on.
         settings: the same without the data, which is not at hand wherever cells are read.
         data: (split, fingerprint) of each split.
+        trained: a hash of everything that its weights depend on; how it is judged is not among that.
     """
 
     arm: str
@@ -37,6 +39,7 @@ class Cell:
     key: str
     settings: str = ""
     data: tuple[tuple[str, str], ...] = ()
+    trained: str = ""
 
     @property
     def name(self) -> str:
@@ -132,12 +135,24 @@ def _check_schema(loaded: Loaded, schema: KeypointSchema) -> None:
 def cell_of(loaded: Loaded, arm: str, seed: int, fingerprints: dict[str, str]) -> Cell:
     """The cell of an arm and a seed on data of these fingerprints, by split."""
     depends = _depends(loaded, arm, seed)
-    return Cell(arm, seed, _hash({**depends, "data": fingerprints}), _hash(depends), tuple(fingerprints.items()))
+    weights = {**_training(depends), "data": [fingerprints.get(split) for split in ("train", "validation")]}
+    return Cell(
+        arm, seed, _hash({**depends, "data": fingerprints}), _hash(depends), tuple(fingerprints.items()), _hash(weights)
+    )  # fmt: skip
 
 
 def settings_key(loaded: Loaded, arm: str, seed: int) -> str:
     """A hash of everything that a cell's results depend on but for the data."""
     return _hash(_depends(loaded, arm, seed))
+
+
+def training_key(loaded: Loaded, arm: str, seed: int) -> str:
+    """A hash of everything that a cell's weights depend on but for the data."""
+    return _hash(_training(_depends(loaded, arm, seed)))
+
+
+def _training(depends: dict[str, Any]) -> dict[str, Any]:
+    return {k: depends[k] for k in TRAINED if k in depends}
 
 
 def _depends(loaded: Loaded, arm: str, seed: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -149,6 +150,28 @@ def test_a_cell_killed_in_the_middle_goes_on_where_it_was(ran, tmp_path, monkeyp
 
 
 @NEEDS
+def test_a_study_that_judges_otherwise_does_not_train_again(ran, tmp_path, monkeypatch):
+    """Other conditions and corruptions: the cell is stale, its weights are not."""
+    study, out = ran[:2]
+    shutil.copytree(out / "runs" / "image-0", tmp_path / "runs" / "image-0")
+    (tmp_path / "cells").mkdir()
+    shutil.copy(out / "cells" / "image-0.parquet", tmp_path / "cells")
+    before = (tmp_path / "runs" / "image-0" / "model.safetensors").read_bytes()
+    said: list[str] = []
+    changed = load_study(study, ["evaluate.items=4", "corruptions=[]"])
+    monkeypatch.setattr(Trainer, "train", lambda self: pytest.fail("it was trained again"))
+    made = Grid(changed, study, [], tmp_path, say=said.append, method="fork").run("image")
+    assert made == {"image-0": "done"}
+    assert any("of other settings: moved" in line for line in said)
+    cell, old = (CellResults.load(folder / "cells" / "image-0.parquet") for folder in (tmp_path, out))
+    assert len(cell.blocks["clear", 0, "image", "all"].id) == 4
+    assert (cell.meta["steps"], cell.meta["cpu_s"]) == (old.meta["steps"], old.meta["cpu_s"])
+    assert (tmp_path / "runs" / "image-0" / "model.safetensors").read_bytes() == before
+    retrained = load_study(study, ["changes={training.learning_rate: 0.002}"])
+    assert Grid(retrained, study, [], tmp_path, say=said.append, method="fork").run("image") == {"image-0": "failed"}
+
+
+@NEEDS
 def test_seconds_become_steps_once_and_for_all_seeds(ran, tmp_path):
     """The probe's steps are kept with the arm: another seed and a resume train as many; a cell knows them too."""
     from mmkp.study.cell import _steps
@@ -157,22 +180,26 @@ def test_seconds_become_steps_once_and_for_all_seeds(ran, tmp_path):
     loaded = load_study(ran[0], ["budget.steps=null", "budget.cpu_seconds=0.001", "seeds=[0, 1]"])
     runs = Folders(tmp_path).runs
     Folders(tmp_path).make()
-    steps, meta = _steps(loaded, Cell("image", 0, "k"), runs / "image-0", 1)
+    steps, meta = _steps(loaded, Cell("image", 0, "k", trained="k"), runs / "image-0", 1)
     assert steps == PROBE_STEPS  # the least
     assert meta["cpu_s_per_step"] > 0
     assert not (runs / "image.probe").exists()
     note = runs / "image.steps.json"
     found = json.loads(note.read_text())
     note.write_text(json.dumps({**found, "steps": 77}))
-    assert _steps(loaded, Cell("image", 0, "k"), runs / "image-0", 1)[0] == steps  # a resume
-    assert _steps(loaded, Cell("image", 1, "k"), runs / "image-1", 1)[0] == 77  # another seed
+    assert _steps(loaded, Cell("image", 0, "k", trained="k"), runs / "image-0", 1)[0] == steps  # a resume
+    assert _steps(loaded, Cell("image", 1, "k", trained="k"), runs / "image-1", 1)[0] == 77  # another seed
     note.unlink()
     settings = settings_key(loaded, "image", 1)
     known = {"status": "done", "settings": settings, "steps": 99, "cpu_s_per_step": 1.0}
     CellResults(known).save(Folders(tmp_path).cells / "image-1.parquet")
-    assert _steps(loaded, Cell("image", 0, "other"), runs / "image-0", 1)[0] == 99  # another machine's cell
+    assert (
+        _steps(loaded, Cell("image", 0, "k", trained="other"), runs / "image-0", 1)[0] == 99
+    )  # another machine's cell
     changed = load_study(ran[0], ["budget.steps=null", "budget.cpu_seconds=0.002", "seeds=[0, 1]"])
-    assert _steps(changed, Cell("image", 0, "third"), runs / "image-0", 1)[0] == PROBE_STEPS  # of another budget
+    assert (
+        _steps(changed, Cell("image", 0, "k", trained="third"), runs / "image-0", 1)[0] == PROBE_STEPS
+    )  # of another budget
 
 
 @NEEDS
@@ -184,8 +211,8 @@ def test_a_note_that_a_dying_machine_cut_off_is_written_anew(ran, tmp_path, left
     folder = Folders(tmp_path).runs / "image-0"
     folder.mkdir(parents=True)
     (folder / "cell.json").write_text(left)
-    assert _steps(loaded, Cell("image", 0, "k"), folder, 1)[0] == 3
-    assert json.loads((folder / "cell.json").read_text()) == {"key": "k", "steps": 3, "cpu_s_per_step": None}
+    assert _steps(loaded, Cell("image", 0, "k", trained="k"), folder, 1)[0] == 3
+    assert json.loads((folder / "cell.json").read_text()) == {"trained": "k", "steps": 3, "cpu_s_per_step": None}
 
 
 @NEEDS

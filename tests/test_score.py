@@ -132,6 +132,19 @@ def test_the_summary_has_the_stated_form_and_values(predictions):
     assert not compared["audio / image"]["all"]["not_worse"]
 
 
+@pytest.mark.parametrize("condition", ["even_times", "covered+even_times", "even_times+covered"])
+def test_a_control_of_the_words_is_held_against_the_picture_that_knows_none(predictions, condition):
+    """The picture alone is stored without the control: it cannot notice it."""
+    schema, made = predictions
+    base = "covered" if "covered" in condition else "clear"
+    made.visible |= {base: made.visible["clear"], condition: made.visible["clear"]}
+    made.keypoints_xy[base, "image"] = made.true_xy + [2.0, 0]
+    made.keypoints_xy[condition, "image+text"] = made.true_xy + [3.0, 0]
+    made.scores[base, "image"] = made.scores[condition, "image+text"] = np.ones((12, 68))
+    compared = summarize(made, schema, {"split": "test"})["comparisons"][condition]
+    assert compared["image+text / image"]["all"]["ratio"] == pytest.approx(1.5)
+
+
 def test_predictions_survive_a_round_trip(predictions, tmp_path):
     _, made = predictions
     made.save(tmp_path)

@@ -44,7 +44,7 @@ def write_report(
         lines += ["## Group by group", "", *per_group_table(predictions, schema, focus), ""]
     if summary.get("confidence"):
         lines += ["## Confidence", "", *_confidence(summary["confidence"]), "", "![reliability](reliability.png)", ""]
-    lines += ["## Predictions (orange) and truth (green)", ""]
+    lines += ["## Predictions (orange) and truth (green)", ""] if pictures else []
     for path, text in pictures:
         lines += [text, "", f"![{path.stem}]({path.name})", ""]
     if has_curves:

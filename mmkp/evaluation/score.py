@@ -62,9 +62,8 @@ def compare_all(
     """Paired comparisons of every subset that holds the image with the image alone, overall and by group."""
     found: dict[str, Any] = {}
     for condition in predictions.visible:
-        base = predictions.keypoints_xy.get(
-            (condition.replace("+even_times", "").replace("even_times", "clear"), "image")
-        )
+        seen = "+".join(part for part in condition.split("+") if part != "even_times") or "clear"
+        base = predictions.keypoints_xy.get((seen, "image"))
         if base is None:
             continue
         labelled = predictions.visible[condition] > 0

@@ -394,7 +394,7 @@ def test_a_delayed_sound_can_be_processed_at_the_start_of_a_recording() -> None:
     from mmkp.processing_mmkp import make_processor
 
     late = cs.corrupt(face(audio_time_s=0.0), "delay", 5)
-    made = make_processor(MmkpConfig())(audio=[late.audio], sampling_rate=RATE, audio_time=[late.audio_time_s])
+    made = make_processor(MmkpConfig())(audio=[late.audio], sampling_rate=RATE, audio_times=[late.audio_time_s])
     assert made["input_features"].shape[0] == 1
 
 

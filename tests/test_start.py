@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from helpers import tiny_recipe
@@ -126,10 +127,35 @@ def test_a_learned_fusions_head_is_no_start_for_sound_alone(tmp_path):
     assert torch.equal(late.heads["audio"].logits.weight, fresh)
     same, fewer = model("a", ALL, seed=2, fusion={"name": "gated"}), model("a", ("image", "text"), seed=2,
                                                                          fusion={"name": "gated"})  # fmt: skip
-    for target, taken in ((same, True), (fewer, False)):
+    for target in (same, fewer):
         lines = start_from(target, source)
-        assert any(line.endswith("fusion: all") for line in lines) == taken
+        assert any(line.endswith("fusion: all") for line in lines)
     assert any(line.endswith("not used: audio") for line in lines)
+
+
+@pytest.mark.parametrize("members", [("image",), ("audio",), ("image", "text"), ("text", "audio")])
+@pytest.mark.parametrize("fusion", ["gated", "weighted"])
+def test_a_specialist_starts_as_its_subset_was(fusion, members, tmp_path):
+    """From a model of all three: on its own modalities it says to a float's precision what that one says of them."""
+    whole = model(modalities=ALL, fusion={"name": fusion, "level": "feature"}).eval()
+    made = model(modalities=members, seed=1, fusion={"name": fusion, "level": "feature"}).eval()
+    lines = start_from(made, saved(whole, tmp_path))
+    assert "fusion: all" in "\n".join(lines)
+    rng = np.random.default_rng(0)
+    given = {"image": {"images": [rng.integers(0, 255, (32, 32, 3), np.uint8)]}, "text": {"text": ["lay gre|en"]},
+             "audio": {"audio": [rng.normal(0, 0.1, 8000).astype(np.float32)], "sampling_rate": 16_000}}  # fmt: skip
+    words: dict[str, Any] = {}
+    for m in members:
+        words |= given[m]
+    inputs = make_processor(whole.config)(**words)
+    with torch.no_grad():
+        torch.testing.assert_close(made(**inputs).raw, whole(**inputs).raw, rtol=1e-4, atol=1e-4)
+
+
+def test_a_subset_of_a_fusion_that_mixes_them_starts_anew(tmp_path):
+    whole = model(modalities=ALL, fusion={"name": "concat", "level": "feature"})
+    made = model(modalities=("image",), seed=1, fusion={"name": "concat", "level": "feature"})
+    assert any("fusion: starts anew" in line for line in start_from(made, saved(whole, tmp_path)))
 
 
 def test_stages_of_the_neck_are_matched_by_stage(tmp_path):

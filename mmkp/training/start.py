@@ -32,6 +32,15 @@ PER_KEYPOINT: dict[str, tuple[int, str]] = {
     r"heads\.\w+\.stages\.\d+\.enter\.weight": (1, "heat+fields"),
     r"visibility\.\w+\.(look|judge)\.(weight|bias)": (0, "points"),
 }
+# The same per modality, of fusions that treat each one apart: a specialist starts as its subset was among the others.
+PER_MEMBER: dict[str, dict[str, int]] = {
+    "gated": {
+        r"fusion\.value\.(weight|bias)": 0, r"fusion\.gate\.0\.weight": 1, r"fusion\.gate\.2\.(weight|bias)": 0,
+        r"fusion\.stack\.absent": 0, r"fusion\.gate\.0\.bias": -1,
+    },
+    "weighted": {r"fusion\.logits": 0},
+}  # fmt: skip
+SHARED = -1  # in the place of an axis: of all modalities together
 OWN = ("mean_shape", "loss_weight")  # what the new data and the new recipe say
 SHOWN = 8  # names in a line
 LEAST_OUTLINE = 3  # points
@@ -70,6 +79,8 @@ def start_from(model: Any, source: str, parts: Collection[str] = ()) -> list[str
     )
     asked = (name for name in wanted if not parts or name.partition(".")[0] in parts)
     taken = {name for name in asked if _take(wanted[name], _counterpart(name, held, given, model))}
+    if "fusion.gate.0.bias" in taken:
+        _fold_absent(given, model)
     if not taken:
         raise InputError(
             "training.start_from", expected=f"a checkpoint that shares parts with the model ({_outline(model)})",
@@ -136,6 +147,10 @@ def _common_name(model: Any, name: str) -> str:
 
 
 def _slot(model: Any, name: str, tensor: Tensor, labels: list[str | None]) -> Slot:
+    axis = _member_axis(model, name)
+    if axis is not None and axis != SHARED:
+        each = tensor.shape[axis] // len(model.modalities)
+        return Slot(tensor, axis, tuple((m, i) for m in model.modalities for i in range(each)))
     found = next((place for pattern, place in PER_KEYPOINT.items() if re.fullmatch(pattern, name)), None)
     if found is None:
         return Slot(tensor)
@@ -153,6 +168,12 @@ def _slot(model: Any, name: str, tensor: Tensor, labels: list[str | None]) -> Sl
     return Slot(tensor, axis, rows[kind])
 
 
+def _member_axis(model: Any, name: str) -> int | None:
+    """Along which axis a fusion's tensor has rows for each modality; None where nothing is known of it."""
+    known = PER_MEMBER.get(model.config.fusion["name"], {})
+    return next((axis for pattern, axis in known.items() if re.fullmatch(pattern, name)), None)
+
+
 def _counterpart(name: str, held: dict[str, Slot], given: Any, model: Any) -> Slot | None:
     """The tensor of the checkpoint that means what `name` means in the model."""
     old, new = given.config, model.config
@@ -162,8 +183,9 @@ def _counterpart(name: str, held: dict[str, Slot], given: Any, model: Any) -> Sl
     if part == "finder":
         return held.get(name) if _same_encoder("image", old, new) else None
     if part == "fusion":
-        same = old.fusion["name"] == new.fusion["name"] and given.modalities == model.modalities
-        return held.get(name) if same else None
+        same = old.fusion["name"] == new.fusion["name"]
+        fits = given.modalities == model.modalities or _member_axis(model, name) is not None
+        return held.get(name) if same and fits else None
     if part in ("heads", "visibility"):
         slot = next((held[n] for n in _head_names(name, given) if n in held), None)
         same_codec = old.codec["name"] == new.codec["name"]
@@ -188,6 +210,16 @@ def _head_names(name: str, given: Any) -> Iterator[str]:
         yield from (f"{part}.{m}.{rest}" for m in given.modalities)
     elif head == "image" or given.config.fusion["name"] in FusionRule.KINDS:
         yield f"{part}.joint.{rest}"
+
+
+@torch.no_grad()
+def _fold_absent(given: Any, model: Any) -> None:
+    """Put what the gates heard of a modality's absence, the same everywhere, into their bias, where it is no member."""
+    channels = given.config.hidden_size
+    weight = given.fusion.gate[0].weight[:, :, 0, 0].unflatten(1, (-1, channels))
+    for number, m in enumerate(given.modalities):
+        if m not in model.modalities:
+            model.fusion.gate[0].bias += weight[:, number] @ given.fusion.stack.absent[number]
 
 
 def _take(slot: Slot, from_slot: Slot | None) -> bool:

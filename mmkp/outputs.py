@@ -202,6 +202,12 @@ def _schema_of(instances: Sequence[Instance], schema: KeypointSchema | None) -> 
     known = _built_in(name)
     if known is not None and set(found) <= set(known.keypoints):
         return known
+    lists = {tuple(point["name"] for point in one["keypoints"]) for one in instances}
+    if len(lists) > 1:  # some were left out by a threshold: nobody could tell the order of the rest
+        raise InputError(
+            "schema", expected=f"{name} itself, which is not built in: the instances differ in their keypoints",
+            got="none", remedy="Give schema=pipe.model.schema.",
+        )  # fmt: skip
     return KeypointSchema(name=name, keypoints=tuple(found) or ("none",))  # a schema has at least one
 
 

@@ -171,3 +171,14 @@ def test_dots_fit_the_face_not_the_picture():
     assert not any(small[y + 3, x + 3].any() for x, y in around)
     assert alone[520 + 4, 510].any()  # the picture's radius, 5 px: a lone point has no size
     assert large[400 + 4, 200].any()
+
+
+def test_instances_of_an_own_schema_that_differ_need_the_schema():
+    """A threshold took other points from each: without the schema the columns would have no order."""
+    pytest.importorskip("supervision")
+    result = [instance(leave_out=(0,), schema="own"), instance(leave_out=(4,), schema="own")]
+    with pytest.raises(InputError, match="the instances differ in their keypoints.*schema=pipe.model.schema"):
+        mmkp.to_supervision(result)
+    made = mmkp.to_supervision(result, mmkp.KeypointSchema(name="own", keypoints=NAMES))
+    assert made.visible.tolist() == [[False, True, True, True, True], [True, True, True, True, False]]
+    assert mmkp.to_supervision(result[:1]).xy.shape == (1, 4, 2)

@@ -29,7 +29,6 @@ class DataFacts:
         modalities: that at least one training item has.
         notes: compromises about the splits.
         sampled: whether only some items were looked at.
-        texts: of all rows, or of the items looked at.
         unboxed: share of the training rows with a picture that have no box, so that the whole picture is theirs.
         problems: faults of the rows that are left out, and of files that count as absent.
     """
@@ -41,7 +40,6 @@ class DataFacts:
     modalities: tuple[str, ...]
     notes: tuple[str, ...] = ()
     sampled: bool = False
-    texts: tuple[str, ...] = ()
     unboxed: float = 0.0
     problems: tuple[str, ...] = ()
 
@@ -77,21 +75,19 @@ def look(data: str, options: dict[str, Any]) -> DataFacts:
         f"divided:{data}" if division.notes else data, table.schema, {s: len(rows) for s, rows in parts.items()},
         {s: len({r.group for r in rows}) for s, rows in parts.items()},
         tuple(m for m in MODALITIES if there[m]), division.notes,
-        texts=tuple(r.text for r in table.rows if r.text),
         unboxed=float(np.mean([r.box_xywh is None for r in train if r.image is not None] or [False])),
         problems=tuple(str(fault) for fault in table.faults),
     )  # fmt: skip
 
 
 def _look_at_samples(data: str, options: dict[str, Any]) -> DataFacts:
-    items, groups, present, texts = {}, {}, np.zeros(3, bool), []  # type: dict, dict, np.ndarray, list[str]
+    items, groups, present = {}, {}, np.zeros(3, bool)
     for split in SPLITS:
         dataset: KeypointDataset = open_dataset(data, split, **options)
         items[split] = len(dataset)
         chosen = np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), LOOKED_AT)).round().astype(int))
         samples = [dataset[int(i)] for i in chosen]
         groups[split] = len({s.group for s in samples})
-        texts += [s.text for s in samples if s.text]
         if split == "train":
             present = np.any([s.present for s in samples], axis=0)
             if not any((s.visible > 0).any() for s in samples):
@@ -99,4 +95,4 @@ def _look_at_samples(data: str, options: dict[str, Any]) -> DataFacts:
                     f"data {data}", expected="labelled keypoints", got=f"none in {len(samples)} items looked at"
                 )
     return DataFacts(data, dataset.schema, items, groups, tuple(np.array(MODALITIES)[present].tolist()),
-                     sampled=True, texts=tuple(texts))  # fmt: skip
+                     sampled=True)  # fmt: skip

@@ -158,10 +158,6 @@ def describe(facts: DataFacts, loaded: hub.Loaded) -> list[str]:
     ignored = [m for m in facts.modalities if m not in loaded.model.modalities]
     if ignored:
         lines.append(f"data: {', '.join(ignored)} not used: {loaded.source} does not take it")
-    cut = sum(loaded.processor.fitting(text) != text for text in facts.texts if text.strip())
-    if cut and "text" in loaded.model.modalities:
-        lines.append(f"data: {cut} of {len(facts.texts)} texts are longer than the encoder takes: it reads the words "
-                     "around the cursor, or the first ones")  # fmt: skip
     if facts.unboxed:
         lines.append(f"data: {facts.unboxed:.0%} of the training pictures have no box and are taken whole, so in use "
                      "give whole pictures too: a crop (--box, --find-with) is not what it learns from")  # fmt: skip

@@ -65,11 +65,22 @@ def build(recipe: Recipe) -> Parts:
     notes += [
         f"{name}: {line}" for name, s in (("train", train_set), ("validation", validation_set)) for line in s.problems
     ]
+    notes += _cut_texts(train_set, model, processor)
     if recipe.augment.flip and not schema.flip_pairs:
         notes.append(f"augment.flip is off: the schema {schema.name} names no flip pairs")
     shown = train_set.head(MEAN_SHAPE_SAMPLES) if isinstance(train_set, Stream) else train_set
     model.mean_shape.copy_(mean_shape(shown, config.input_size_hw))
     return Parts(recipe, schema, train_set, validation_set, model, processor, notes)
+
+
+def _cut_texts(dataset: Any, model: Any, processor: MmkpProcessor) -> list[str]:
+    """How many texts of a dataset of rows are longer than the encoder takes."""
+    texts = [row.text for row in getattr(dataset, "rows", ()) if row.text and row.text.strip()]
+    cut = sum(processor.fitting(text) != text for text in texts) if "text" in model.modalities else 0
+    if not cut:
+        return []
+    return [f"train: {cut} of {len(texts)} texts are longer than the encoder takes: it reads the words around the "
+            "cursor |, or the first ones"]  # fmt: skip
 
 
 def make_model(config: MmkpConfig) -> tuple[Any, MmkpProcessor]:

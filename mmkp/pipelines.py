@@ -275,7 +275,7 @@ def _as_lists(batch: list[dict[str, Item]]) -> dict[str, list[Item]]:
 
 def _as_transformers(inputs: Any) -> Any:
     """Inputs in a form whose kind transformers recognises: one, a list, a torch dataset or a generator."""
-    if hasattr(inputs, "schema") and hasattr(inputs, "problems"):  # a KeypointDataset
+    if all(hasattr(inputs, name) for name in ("schema", "problems", "__getitem__")):  # a KeypointDataset
         return _Samples(inputs)
     if is_single(inputs) or isinstance(inputs, (list, Dataset, IterableDataset)) or not isinstance(inputs, Iterable):
         return inputs

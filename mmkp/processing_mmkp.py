@@ -69,7 +69,7 @@ class MmkpProcessor(ProcessorMixin):
         boxes: Sequence | None = None,
         audio_times: Sequence[float | None] | None = None,
         return_tensors: str | None = "pt",
-        truncation: bool = False,
+        truncation: bool | str | None = False,
         **kwargs: Any,
     ) -> MmkpBatch:
         """Inputs of the model. Any modality may be left out, for all items or (None in a list) for some.
@@ -82,7 +82,8 @@ class MmkpProcessor(ProcessorMixin):
             boxes: xywh px, image frame; one for one item, or one each. The whole picture without.
             audio_times: seconds into each sound; its middle without.
             return_tensors: "pt", or "np" for arrays.
-            truncation: cut texts that are longer than the encoder takes (`fitting`) instead of refusing them.
+            truncation: True, or transformers' other names for it: texts longer than the encoder takes are cut
+                (`fitting`) instead of refused.
             kwargs: of transformers' processors `padding` and `return_attention_mask`, which change nothing here.
 
         Returns:
@@ -122,7 +123,8 @@ class MmkpProcessor(ProcessorMixin):
         if mask[:, 0].any():
             batch["pixel_values"] = self._pixels(parts["image"], affines)
         if mask[:, 1].any():
-            texts = [self.fitting(t) if truncation and t is not None else t for t in parts["text"]]
+            cut = truncation not in (False, None, "do_not_truncate")
+            texts = [self.fitting(t) if cut and t is not None else t for t in parts["text"]]
             batch |= self.texts(texts)
         if mask[:, 2].any():
             batch |= self._sounds(parts["audio"], sampling_rate, times)
@@ -185,7 +187,12 @@ class MmkpProcessor(ProcessorMixin):
 
     def _sounds(self, sounds: list, sampling_rate: Any, times: Sequence | None) -> dict[str, torch.Tensor]:
         rate = self.feature_extractor.sampling_rate
-        rates = sampling_rate if isinstance(sampling_rate, list) else [sampling_rate] * len(sounds)
+        many = isinstance(sampling_rate, (list, tuple, np.ndarray))
+        rates = list(sampling_rate) if many else [sampling_rate] * len(sounds)
+        if len(rates) != len(sounds):
+            raise InputError(
+                "sampling_rate", expected=f"one, or one for each of {len(sounds)} items", got=str(len(rates))
+            )
         at = list(times) if times is not None else [None] * len(sounds)
         blank = np.zeros(rate, np.float32)
         sounds = [blank if s is None else np.asarray(s) for s in sounds]
@@ -261,8 +268,13 @@ def _as_list(value: Any, single: tuple[type, ...]) -> list | None:
 
 def _as_array(audio: Any) -> Any:
     """A sound that is a plain list of numbers, as feature extractors of transformers take it, as an array."""
-    plain = isinstance(audio, (list, tuple)) and len(audio) > 0 and isinstance(audio[0], (int, float))
-    return np.asarray(audio, np.float32) if plain else audio
+    plain = isinstance(audio, (list, tuple)) and len(audio) > 0 and isinstance(audio[0], (int, float, np.number))
+    if not plain:
+        return audio
+    try:
+        return np.asarray(audio, np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError("audio", expected="numbers alone in a list of samples", got=str(error)) from error
 
 
 def _check_call(return_tensors: str | None, more: dict[str, Any]) -> None:

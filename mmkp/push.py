@@ -106,7 +106,7 @@ def push_data(
         exported = export_parquet(dataset, staged)
         (staged / "README.md").write_text(data_card(repo_id, staged, dataset.schema, exported.rows, licence), "utf-8")
         address = _upload(staged, repo_id, "dataset", private, revision, message or f"{exported.rows} rows, by mmkp")
-        return address, [*_faults(dataset), *exported.problems]
+        return address, list(dict.fromkeys([*_faults(dataset), *exported.problems]))
 
 
 def _faults(dataset: Any) -> list[str]:

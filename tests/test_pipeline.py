@@ -222,6 +222,18 @@ def test_a_dataset_of_ours_and_its_export_are_inputs(pipe, tmp_path):
     assert_same(next(iter(pipe(rows))), wanted)
 
 
+def test_a_stream_of_samples_is_an_iterator(pipe):
+    """A dataset that has samples in their order alone, as `open_dataset(..., streaming=True)` gives them."""
+
+    class Flow:
+        schema, problems = pipe.model.schema, ()
+
+        def __iter__(self):
+            yield {"image": IMAGE, "box": BOX}
+
+    assert_same(next(iter(pipe(Flow()))), pipe({"image": IMAGE, "box": BOX}))
+
+
 def test_boxes_in_every_form(pipe):
     expected = pipe(IMAGE, boxes=BOX)
     corners = [20.0, 10.0, 84.0, 74.0]

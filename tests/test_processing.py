@@ -277,12 +277,25 @@ def test_a_word_longer_than_the_encoder_takes_is_cut(processor):
 
 
 @given(st.text(min_size=1, max_size=400).filter(lambda t: t.strip() and t.isprintable()))
-def test_any_cut_text_is_taken(text):
+def test_any_cut_text_is_taken_and_is_the_longest(text):
     processor = mmkp.MmkpProcessor()
     made = processor.fitting(text)
     assert made in text
     assert processor.texts([made])["input_ids"].shape[1] <= LIMIT + 1
     assert (made == text) == (len(text.encode()) <= LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("aaa bbb c|c " + "x" * 200, "aaa bbb c|c"),
+        ("x" * 200 + " c|c ddd eee", "c|c ddd eee"),
+        ("a | " + "x" * 110 + " " + "y" * 40, "a | " + "x" * 110),
+    ],
+    ids=["before", "after", "all of one side"],
+)
+def test_a_long_word_on_one_side_does_not_cost_the_other(processor, text, kept):
+    assert processor.fitting(text) == kept
 
 
 def test_an_unknown_keyword_is_refused_by_name(processor, picture):
@@ -291,6 +304,8 @@ def test_an_unknown_keyword_is_refused_by_name(processor, picture):
     with pytest.raises(InputError, match="return_tensors: expected pt or np, got 'tf'"):
         processor(images=picture, return_tensors="tf")
     assert processor(text="a|b", padding=True, return_attention_mask=True)["input_ids"].shape == (1, 4)
+    with pytest.raises(InputError, match="at most 128 tokens"):
+        processor(text="word " * 60, truncation="do_not_truncate")
 
 
 def test_a_long_text_is_refused_unless_it_may_be_cut(processor):
@@ -319,9 +334,12 @@ def test_px_stay_exact_in_half_precision(processor, picture):
     assert torch.equal(half["image_to_input"], exact)
 
 
-def test_a_sound_as_a_plain_list_is_one_sound(processor):
-    made = processor(audio=tone().tolist(), sampling_rate=RATE)
+@pytest.mark.parametrize("form", [np.ndarray.tolist, list], ids=["plain numbers", "numpy's numbers"])
+def test_a_sound_as_a_list_is_one_sound(processor, form):
+    made = processor(audio=form(tone()), sampling_rate=(RATE,))
     assert torch.equal(made["input_features"], processor(audio=tone(), sampling_rate=RATE)["input_features"])
+    with pytest.raises(InputError, match="one, or one for each of 2 items, got 3"):
+        processor(audio=[tone(), tone()], sampling_rate=np.array([RATE] * 3))
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.int32, np.uint8, np.uint16])
@@ -342,6 +360,8 @@ def test_whole_numbers_are_samples_of_full_scale(processor, dtype):
         (tone() * 32768, r"samples in \[-1, 1\], got up to 9830.*Divide them by their full scale"),
         (tone().astype(np.complex64), "real numbers, got complex64"),
         (tone() > 0, "real numbers, got bool"),
+        (np.arange(RATE), "8, 16 or 32 bits, whose full scale is known, got int64"),
+        ([0.1, "x"] * 400, "numbers alone in a list of samples"),
     ],
 )  # fmt: skip
 def test_samples_of_another_scale_or_kind_are_refused(processor, samples, words):

@@ -152,10 +152,30 @@ def test_a_specialist_starts_as_its_subset_was(fusion, members, tmp_path):
         torch.testing.assert_close(made(**inputs).raw, whole(**inputs).raw, rtol=1e-4, atol=1e-4)
 
 
-def test_a_subset_of_a_fusion_that_mixes_them_starts_anew(tmp_path):
-    whole = model(modalities=ALL, fusion={"name": "concat", "level": "feature"})
-    made = model(modalities=("image",), seed=1, fusion={"name": "concat", "level": "feature"})
+GATED, CONCAT = ({"name": name, "level": "feature"} for name in ("gated", "concat"))
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({"fusion": CONCAT}, {"fusion": CONCAT}),
+        ({"fusion": GATED}, {"fusion": {**GATED, "groups": 4}}),
+        ({"fusion": GATED}, {"fusion": GATED, "hidden_size": 32}),
+    ],
+    ids=["one that mixes them", "other gates", "another width"],
+)
+def test_a_subset_of_a_fusion_that_means_something_else_starts_anew(given, wanted, tmp_path):
+    whole, made = model(modalities=ALL, **given), model(modalities=("image",), seed=1, **wanted)
+    before = {k: v.clone() for k, v in made.fusion.state_dict().items()}
     assert any("fusion: starts anew" in line for line in start_from(made, saved(whole, tmp_path)))
+    assert all(torch.equal(v, before[k]) for k, v in made.fusion.state_dict().items())
+
+
+def test_rows_of_a_fusion_are_no_keypoints(tmp_path):
+    """Another head starts anew: the fusion's rows, which are taken, do not make keypoints keep their weights."""
+    whole = model(modalities=ALL, fusion=GATED)
+    made = model(modalities=ALL, seed=1, fusion=GATED, head={"name": "regression"}, codec={"name": "regression"})
+    assert start_from(made, saved(whole, tmp_path))[-1].startswith("keypoints: 0 of 3 keep their weights")
 
 
 def test_stages_of_the_neck_are_matched_by_stage(tmp_path):

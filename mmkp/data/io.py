@@ -113,6 +113,11 @@ def _as_fractions(samples: np.ndarray, where: str) -> np.ndarray:
     kind = samples.dtype.kind
     if kind not in "iuf":
         raise InputError(where, expected="samples as real numbers", got=str(samples.dtype))
+    if kind != "f" and samples.dtype.itemsize > 4:  # what numpy makes of plain whole numbers, whatever they meant
+        raise InputError(
+            where, expected="whole numbers of 8, 16 or 32 bits, whose full scale is known", got=str(samples.dtype),
+            remedy="For 16 bits: samples.astype(numpy.int16).",
+        )  # fmt: skip
     if kind == "f":
         return samples.astype(np.float32, copy=False)
     half = float(2 ** (8 * samples.dtype.itemsize - 1))

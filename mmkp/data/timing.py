@@ -69,25 +69,33 @@ def around_cursor(text: str, fits: Callable[[str], bool]) -> str:
     if fits(text):
         return text
     at = max(text.find(CURSOR), 0)
-    whole = [0, *(i for i in range(1, len(text)) if text[i - 1].isspace() != text[i].isspace()), len(text)]
-    for places in (whole, range(len(text) + 1)):
-        before = [i for i in places if i <= at][::-1]
+    words = [0, *(i for i in range(1, len(text)) if text[i - 1].isspace() != text[i].isspace()), len(text)]
+    for places in (words, range(len(text) + 1)):
+        before = [i for i in places if i <= at][::-1]  # ever further from the cursor
         after = [i for i in places if i > at]
-        least, most = 0, max(len(before), len(after))
-        while least < most:  # the most steps to both sides
-            half = (least + most + 1) // 2
-            if fits(_within(text, before, after, half)):
-                least = half
-            else:
-                most = half - 1
-        made = _within(text, before, after, least)
+        both = _most(max(len(before), len(after)), lambda n, b=before, a=after: fits(_within(text, b, a, n, n)))
+        left = _most(len(before), lambda n, b=before, a=after, k=both: fits(_within(text, b, a, n, k)), both)
+        right = _most(len(after), lambda n, b=before, a=after, k=left: fits(_within(text, b, a, k, n)), both)
+        made = _within(text, before, after, left, right)
         if made.replace(CURSOR, ""):
             return made
     return ""
 
 
-def _within(text: str, before: Sequence[int], after: Sequence[int], steps: int) -> str:
-    """The text from `steps` places before the cursor to `steps` after it."""
-    if not steps:
+def _most(most: int, fits: Callable[[int], bool], least: int = 0) -> int:
+    """The largest number from `least`, which fits, to `most` that fits, where smaller ones do as well."""
+    least, most = min(least, most), most
+    while least < most:
+        half = (least + most + 1) // 2
+        if fits(half):
+            least = half
+        else:
+            most = half - 1
+    return least
+
+
+def _within(text: str, before: Sequence[int], after: Sequence[int], left: int, right: int) -> str:
+    """The text from `left` places before the cursor to `right` after it; nothing without a place on either side."""
+    if not left or not right:
         return ""
-    return text[before[min(steps, len(before)) - 1] : after[min(steps, len(after)) - 1]].strip()
+    return text[before[min(left, len(before)) - 1] : after[min(right, len(after)) - 1]].strip()

@@ -148,6 +148,7 @@ def _train(loaded: Loaded, cell: Cell, folder: Path, threads: int) -> tuple[Pred
         _write(folder / NOTE, note)
     meta |= {**note["spent"], "steps": steps}
     model, judged, data = load(str(folder)), loaded.study.evaluate, loaded.data
+    model.model.config.calibration = None  # that of an earlier judgement
     if torch.cuda.is_available():
         network: Any = model.model
         network.to("cuda")

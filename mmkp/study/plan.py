@@ -19,7 +19,9 @@ from mmkp.study.corruptions import check_names
 from mmkp.study.recipe import Loaded
 
 CELL_VERSION = 2  # raise it when the same recipe, seed and data would give other results
+START_VERSION = "-2"  # of how a fusion's weights are taken over by `training.start_from`
 TRAINED = ("version", "recipe", "seed", "budget", "start")  # of what a cell depends on: what its weights depend on
+VALIDATION = ("validation_samples", "validation_subsets")  # of data: by what the best checkpoint is chosen
 FREE = ("threads", "workers", "log_every", "trackers")  # of training: what a result does not depend on
 
 
@@ -162,7 +164,7 @@ def _depends(loaded: Loaded, arm: str, seed: int) -> dict[str, Any]:
     recipe = loaded.recipe(arm, seed, study.budget.steps or 1).model_dump(**dump)
     recipe["training"] = {k: v for k, v in recipe.get("training", {}).items() if k not in FREE}
     start = recipe["training"].get("start_from")
-    recipe["data"] = {k: v for k, v in recipe["data"].items() if k == "validation_samples"}  # the rest: fingerprints
+    recipe["data"] = {k: v for k, v in recipe["data"].items() if k in VALIDATION}  # the rest: fingerprints
     recipe.pop("name")
     depends = {
         "version": CELL_VERSION, "recipe": recipe, "seed": seed, "budget": study.budget.model_dump(**dump),
@@ -172,7 +174,8 @@ def _depends(loaded: Loaded, arm: str, seed: int) -> dict[str, Any]:
         "reference": arm == loaded.reference,
     }  # fmt: skip
     if start:
-        depends["start"] = _weights_of(start)
+        parts = recipe["training"].get("start_parts")
+        depends["start"] = _weights_of(start) + (START_VERSION if not parts or "fusion" in parts else "")
     if recipe.get("kind") == "classic":
         depends.pop("budget")  # it is fitted in one go
     return depends

@@ -183,9 +183,11 @@ def _counterpart(name: str, held: dict[str, Slot], given: Any, model: Any) -> Sl
     if part == "finder":
         return held.get(name) if _same_encoder("image", old, new) else None
     if part == "fusion":
-        same = old.fusion["name"] == new.fusion["name"]
-        fits = given.modalities == model.modalities or _member_axis(model, name) is not None
-        return held.get(name) if same and fits else None
+        if given.modalities == model.modalities:
+            fits = old.fusion["name"] == new.fusion["name"]
+        else:  # member by member, of parts that mean the same: as wide, and with as many gates
+            fits = _member_axis(model, name) is not None and old.fusion == new.fusion
+        return held.get(name) if fits and old.hidden_size == new.hidden_size else None
     if part in ("heads", "visibility"):
         slot = next((held[n] for n in _head_names(name, given) if n in held), None)
         same_codec = old.codec["name"] == new.codec["name"]
@@ -269,7 +271,8 @@ def _told_keypoints(
     names: dict[str, str], outlines: dict[str, tuple[str, ...]], wanted: dict[str, Slot], taken: set[str],
     schema: KeypointSchema,
 ) -> str:  # fmt: skip
-    by_row = any(slot.axis is not None for name, slot in wanted.items() if name in taken)
+    rows = ((name.partition(".")[0], slot.axis) for name, slot in wanted.items() if name in taken)
+    by_row = any(part in ("heads", "visibility") and axis is not None for part, axis in rows)
     known, around = ({k: v for k, v in found.items() if by_row} for found in (names, outlines))
     anew = [k for k in schema.keypoints if k not in known and k not in around]
     renamed = [f"{k} from {v}" for k, v in known.items() if k != v]

@@ -129,6 +129,7 @@ def test_a_key_holds_what_a_result_depends_on_and_nothing_else(tmp_path):
         return cell_of(load_study(written(tmp_path, **changes)), arm, seed, prints).key
 
     base = key()
+    assert base != key(changes={"data.validation_subsets": ["image"]})  # it chooses the best checkpoint
     assert base == key(changes={"training.log_every": 3, "training.threads": 2}, tuning="by hand", alpha=0.05)
     assert base == key(data={"dataset": "talker:elsewhere"})  # the fingerprints tell what lies there
     assert base == key(evaluate={"batch_size": 3, "primary": {"conditions": ["clear"]}})

@@ -157,14 +157,20 @@ def test_a_study_that_judges_otherwise_does_not_train_again(ran, tmp_path, monke
     (tmp_path / "cells").mkdir()
     shutil.copy(out / "cells" / "image-0.parquet", tmp_path / "cells")
     before = (tmp_path / "runs" / "image-0" / "model.safetensors").read_bytes()
+    config = tmp_path / "runs" / "image-0" / "config.json"
+    earlier = {"temperature": 1.0, "bias": -5.0, "threshold": 0.1, "normalizer": "outer_eye_distance", "n": 9}
+    config.write_text(json.dumps({**json.loads(config.read_text()), "calibration": earlier}))
     said: list[str] = []
-    changed = load_study(study, ["evaluate.items=4", "corruptions=[]"])
+    changed = load_study(study, ["evaluate.items=4", "evaluate.calibrate=false", "corruptions=[]"])
     monkeypatch.setattr(Trainer, "train", lambda self: pytest.fail("it was trained again"))
     made = Grid(changed, study, [], tmp_path, say=said.append, method="fork").run("image")
     assert made == {"image-0": "done"}
     assert any("of other settings: moved" in line for line in said)
     cell, old = (CellResults.load(folder / "cells" / "image-0.parquet") for folder in (tmp_path, out))
     assert len(cell.blocks["clear", 0, "image", "all"].id) == 4
+    block = ("clear", 0, "image", "all")
+    both = [dict(zip(c.blocks[block].id, c.blocks[block].score, strict=True)) for c in (cell, old)]
+    assert all(abs(score - both[1][item]) < 0.01 for item, score in both[0].items())  # not calibrated, as asked
     assert (cell.meta["steps"], cell.meta["cpu_s"]) == (old.meta["steps"], old.meta["cpu_s"])
     assert (tmp_path / "runs" / "image-0" / "model.safetensors").read_bytes() == before
     retrained = load_study(study, ["changes={training.learning_rate: 0.002}"])

@@ -217,11 +217,14 @@ def scene() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_model_in_half_precision_finds_the_same(finder, scene, dtype):
+    """The same faces; of two whose scores are a hair apart either may be the first."""
     loaded, _, folder = finder
     whole = finding.find(loaded.model, loaded.processor, scene[0])
     half = finding.find(load(str(folder)).model.to(dtype), loaded.processor, scene[0])
     assert len(half) == len(whole) > 0
-    np.testing.assert_allclose(half.boxes_xywh, whole.boxes_xywh, atol=4)
+    places = [found.boxes_xywh[found.boxes_xywh[:, 0].argsort()] for found in (half, whole)]
+    np.testing.assert_allclose(*places, atol=4)
+    np.testing.assert_allclose(np.sort(half.scores), np.sort(whole.scores), atol=0.05)
 
 
 def test_only_the_finder_is_fitted(finder):

@@ -84,7 +84,7 @@ def around_cursor(text: str, fits: Callable[[str], bool]) -> str:
 
 def _most(most: int, fits: Callable[[int], bool], least: int = 0) -> int:
     """The largest number from `least`, which fits, to `most` that fits, where smaller ones do as well."""
-    least, most = min(least, most), most
+    least = min(least, most)
     while least < most:
         half = (least + most + 1) // 2
         if fits(half):

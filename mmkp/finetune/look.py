@@ -30,7 +30,7 @@ class DataFacts:
         notes: compromises about the splits.
         sampled: whether only some items were looked at.
         unboxed: share of the training rows with a picture that have no box, so that the whole picture is theirs.
-        problems: faults of the rows that are left out, and of files that count as absent.
+        problems: faults that the reader found, of rows that it left out among them.
     """
 
     spec: str

@@ -9,7 +9,7 @@ import numpy as np
 
 from mmkp.errors import InputError
 
-# What a checkpoint holds beside the configuration and the weights, and who writes it.
+# What a processor writes into a checkpoint's folder, beside the model's configuration and weights.
 FILES = ("processor_config.json", "tokenizer_config.json")
 LEAST_RATE_HZ, MOST_RATE_HZ = 1000, 768_000
 LEAST_WINDOW_S, MOST_WINDOW_S = 0.01, 60.0

@@ -32,15 +32,15 @@ PER_KEYPOINT: dict[str, tuple[int, str]] = {
     r"heads\.\w+\.stages\.\d+\.enter\.weight": (1, "heat+fields"),
     r"visibility\.\w+\.(look|judge)\.(weight|bias)": (0, "points"),
 }
+SHARED = -1  # in the place of an axis: of all modalities together
 # The same per modality, of fusions that treat each one apart: a specialist starts as its subset was among the others.
 PER_MEMBER: dict[str, dict[str, int]] = {
     "gated": {
         r"fusion\.value\.(weight|bias)": 0, r"fusion\.gate\.0\.weight": 1, r"fusion\.gate\.2\.(weight|bias)": 0,
-        r"fusion\.stack\.absent": 0, r"fusion\.gate\.0\.bias": -1,
+        r"fusion\.stack\.absent": 0, r"fusion\.gate\.0\.bias": SHARED,
     },
     "weighted": {r"fusion\.logits": 0},
 }  # fmt: skip
-SHARED = -1  # in the place of an axis: of all modalities together
 OWN = ("mean_shape", "loss_weight")  # what the new data and the new recipe say
 SHOWN = 8  # names in a line
 LEAST_OUTLINE = 3  # points

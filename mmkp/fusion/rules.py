@@ -8,6 +8,7 @@ carried back through softplus, so that one factor alone is itself exactly.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,7 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from mmkp.errors import InputError, nearest
-from mmkp.experts import mix, over, weighted_sum
+from mmkp.experts import kept, mix, total, weighted_sum
 
 
 def masked_weights(logits: Float[Tensor, " M"], present: Bool[Tensor, "B M"]) -> Float[Tensor, "B M"]:
@@ -58,8 +59,10 @@ class _InverseLogSoftplus(torch.autograd.Function):
         softplus = y.exp()
         small, large = softplus.clamp_max(_SERIES), softplus.clamp_min(_SERIES)
         # log(expm1(s)) = log(s) + s / 2 + s^2 / 24 - s^4 / 2880 ... = s + log(1 - exp(-s))
-        series = small.square().mul_(-1 / 2880).add_(1 / 24).mul_(small).add_(0.5).mul_(small).add_(y)
-        x = torch.where(softplus < _SERIES, series, large.neg().exp_().neg_().add_(1).log_().add_(large))
+        # each is held at the seam where it is not asked, and counted there once: faster than to choose
+        series = small.square().mul_(-1 / 2880).add_(1 / 24).mul_(small).add_(0.5).mul_(small)
+        series.add_(y.clamp_max(math.log(_SERIES)))
+        x = large.neg().exp_().neg_().add_(1).log_().add_(large).add_(series).sub_(math.log(math.expm1(_SERIES)))
         ctx.save_for_backward(x, softplus)
         return x
 
@@ -136,10 +139,9 @@ class FusionRule(nn.Module):
             return mix(given, weights)
         with torch.autocast(given[0].device.type, enabled=False):
             given = [g.float() for g in given]
-            held = [torch.where(over(w, g), g, 0.0) for w, g in zip((weights > 0).unbind(1), given, strict=True)]
-            joined = inverse_log_softplus(mix([log_softplus(x) for x in held], weights))
-            alone = over(present.sum(1) == 1, joined)
-            joined = torch.where(alone, mix(held, weights), joined) * over(present.any(1), joined)
+            factors = (log_softplus(kept(g, w > 0)) for g, w in zip(given, weights.unbind(1), strict=True))
+            joined, count = inverse_log_softplus(total(factors, weights)), present.sum(1)
+            joined = kept(joined, count > 1) + kept(mix(given, weights), count == 1)
         return joined.to(parts[there[0]].dtype)
 
     def mean(self, parts: dict[str, Float[Tensor, "B K"]], present: Bool[Tensor, "B M"]) -> Float[Tensor, "B K"]:

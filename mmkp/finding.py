@@ -61,6 +61,19 @@ def can_find(model: Any) -> bool:
     return getattr(model, "finder", None) is not None and _has_eyes(model) and not model.finds_people
 
 
+def check_finder(model: Any, where: str) -> None:
+    """Refuse a model that cannot find faces for another one.
+
+    Raises:
+        InputError: so it is.
+    """
+    if not can_find(model):
+        raise InputError(
+            where, expected="a model that finds faces, such as face68-wild", got="one without a finder",
+            remedy="`mmkp fit-finder` gives a face model one.",
+        )  # fmt: skip
+
+
 def check_findable(model: Any) -> None:
     """Refuse a model that cannot be given a finder.
 

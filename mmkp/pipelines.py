@@ -26,7 +26,7 @@ MOST_FOUND = 20  # faces looked for in a picture, unless top_k asks for fewer
 MOST_ROWS = 64  # boxes that go through the network at once: memory stays bounded in a picture of a crowd
 # The parameters of each step.
 PREPROCESS = ("box_format", "timeout")
-FORWARD = ("find", "find_threshold", "top_k")
+FORWARD = ("find", "find_threshold", "find_with", "top_k")
 POSTPROCESS = ("threshold", "top_k")
 OF_OTHERS = ("local_files_only",)  # what transformers.pipeline passes on although it is not the pipeline's
 
@@ -52,6 +52,8 @@ class KeypointDetectionPipeline(Pipeline):
         find: let the model find faces in pictures without a box; by default if it can. Else the whole picture is the
             box. A picture without a face gives [], whatever is said beside it.
         find_threshold: the score that a found face needs; the finder's own by default.
+        find_with: another model that finds the faces, where this one cannot (a fine-tuned one): a packaged name, a
+            folder or a Hub id.
         top_k: at most so many instances an input, the best; 20 faces are looked for by default.
         box_format: "xywh" or "xyxy", of boxes that are plain numbers.
         timeout: seconds for a URL.
@@ -73,6 +75,7 @@ class KeypointDetectionPipeline(Pipeline):
         if asked == "auto" and self.model.dtype in (torch.float16, torch.bfloat16):
             self.model.float()
             restore_constants(self.model)  # they were rounded
+        self._finders: dict[str, tuple[Any, Any]] = {}
 
     def __call__(
         self,
@@ -138,13 +141,16 @@ class KeypointDetectionPipeline(Pipeline):
 
     def _forward(
         self, model_inputs: dict[str, Any], find: bool | None = None, find_threshold: float | None = None,
-        top_k: int | None = None,
+        find_with: str | None = None, top_k: int | None = None,
     ) -> dict[str, list]:  # fmt: skip
         """One item, or a list of them -> its instances, or a list of lists."""
         items = model_inputs["item"]
         if isinstance(items, Item):
-            return {"instances": self._forward({"item": [items]}, find, find_threshold, top_k)["instances"][0]}
-        looked = [self._boxes(item, find, find_threshold, top_k or MOST_FOUND) for item in items]
+            found = self._forward({"item": [items]}, find, find_threshold, find_with, top_k)
+            return {"instances": found["instances"][0]}
+        if find is False and find_with is not None:
+            raise InputError("find_with", expected="no find=False beside it", got=repr(find_with))
+        looked = [self._boxes(item, find, find_threshold, find_with, top_k or MOST_FOUND) for item in items]
         rows = [(i, box, score) for i, found in enumerate(looked) for box, score in found]
         instances: list[list] = [[] for _ in items]
         for start in range(0, len(rows), MOST_ROWS):
@@ -155,15 +161,27 @@ class KeypointDetectionPipeline(Pipeline):
         return {"instances": instances}
 
     def _boxes(
-        self, item: Item, find: bool | None, threshold: float | None, most: int
+        self, item: Item, find: bool | None, threshold: float | None, find_with: str | None, most: int
     ) -> list[tuple[np.ndarray, float | None]]:
         """The boxes to look at, xywh px, with the finder's score where it found them."""
         if item.boxes_xywh is not None:
             return [(box, None) for box in item.boxes_xywh]
-        if item.image is None or find is False or (find is None and not finding.can_find(self.model)):
+        model, processor = (self.model, self.processor) if find_with is None else self._finder(find_with)
+        if item.image is None or find is False or (find is None and not finding.can_find(model)):
             return [(geometry.whole_image_box(item.size_hw), None)]
-        found = finding.find(self.model, self.processor, item.image, threshold=threshold, most=most)
+        found = finding.find(model, processor, item.image, threshold=threshold, most=most)
         return [(b, float(s)) for b, s in zip(found.boxes_xywh, found.scores, strict=True)]
+
+    def _finder(self, name: str) -> tuple[Any, Any]:
+        """Another model that finds, and its processor; loaded once."""
+        from mmkp.hub import load  # which registers this pipeline
+
+        if name not in self._finders:
+            loaded = load(name)
+            finding.check_finder(loaded.model, f"find_with {name}")
+            model: Any = loaded.model
+            self._finders[name] = (model.to(self.device), loaded.processor)
+        return self._finders[name]
 
     def _detect(self, rows: Sequence[tuple[Item, np.ndarray]]) -> list[dict[str, Any]]:
         """Keypoints of items within boxes, in one pass of the network."""
@@ -290,6 +308,8 @@ def _check(name: str, value: Any) -> None:
         raise InputError(name, expected="a whole number of at least 1", got=repr(value))
     if name == "timeout" and not (is_number and value > 0):
         raise InputError(name, expected="seconds above 0", got=repr(value))
+    if name == "find_with" and not isinstance(value, str):
+        raise InputError(name, expected="a packaged name, a folder or a Hub id", got=type(value).__name__)
     if name == "find" and not isinstance(value, bool):
         raise InputError(name, expected="True, False or None", got=repr(value))
     if name == "box_format":

@@ -25,6 +25,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from corpus import make_grid
+from small_finder import blind, finder, scene  # noqa: F401
 
 torch.set_num_threads(1)
 cv2.setNumThreads(1)

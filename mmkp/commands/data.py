@@ -147,6 +147,31 @@ def convert(
 
 
 @data_app.command()
+def boxes(
+    data: DataArgument,
+    out: OutOption,
+    find_with: Annotated[str, typer.Option(help="A model that finds faces: packaged, a folder or a Hub id.")],
+    options: OptionsArgument = None,
+) -> None:
+    """Write a copy in which rows without a box have that of their face, as a model finds it."""
+    from mmkp.data.check import is_table, open_source
+    from mmkp.data.clean import check_out
+    from mmkp.data.export import export_folder
+    from mmkp.finetune.boxes import lay_boxes
+    from mmkp.hub import load
+
+    if not is_table(data):
+        raise InputError(f"boxes {data}", expected="a dataset in one of the formats", got="one that lays its own boxes")
+    table = open_source(data, **dataset_options(options))
+    check_out(out, table.root if table.root != Path(".") else None)
+    made = lay_boxes(table, load(find_with), _progress)
+    for line in made.missed:
+        typer.echo(line, err=True)
+    _say_exported(export_folder(made.table, out), "folder")
+    typer.echo(f"boxes laid: {made.laid}; rows with a picture that have none: {len(made.missed)}")
+
+
+@data_app.command()
 def export(
     data: DataArgument,
     out: OutOption,

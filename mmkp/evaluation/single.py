@@ -12,7 +12,7 @@ import torch
 from mmkp.errors import InputError
 from mmkp.evaluation.draw import draw_keypoints, person_colour
 from mmkp.evaluation.figures import save_png
-from mmkp.finding import can_find, find
+from mmkp.finding import can_find, check_finder, find
 from mmkp.hub import Loaded
 from mmkp.hub import find as find_folder
 
@@ -92,11 +92,7 @@ def learned_whole(loaded: Loaded) -> bool:
 def _check_finder(finder: Loaded, box_xywh: list[float] | None, whole: bool) -> None:
     if box_xywh is not None or whole:
         raise InputError("--find-with", expected="neither --box nor --whole beside it", got="one of them")
-    if not can_find(finder.model):
-        raise InputError(
-            f"--find-with {finder.source}", expected="a model that finds faces, such as face68-wild",
-            got="one without a finder", remedy="`mmkp fit-finder` gives a face model one.",
-        )  # fmt: skip
+    check_finder(finder.model, f"--find-with {finder.source}")
 
 
 def _answers(

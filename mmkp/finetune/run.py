@@ -160,7 +160,8 @@ def describe(facts: DataFacts, loaded: hub.Loaded) -> list[str]:
         lines.append(f"data: {', '.join(ignored)} not used: {loaded.source} does not take it")
     if facts.unboxed:
         lines.append(f"data: {facts.unboxed:.0%} of the training pictures have no box and are taken whole, so in use "
-                     "give whole pictures too: a crop (--box, --find-with) is not what it learns from")  # fmt: skip
+                     "give whole pictures too: a crop (--box, --find-with) is not what it learns from. Where they are "
+                     "faces, `mmkp data boxes D --find-with face68-wild --out DIR` lays boxes")  # fmt: skip
     return [*lines, *(f"data: {note}" for note in facts.notes)]
 
 

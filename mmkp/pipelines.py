@@ -43,7 +43,8 @@ class KeypointDetectionPipeline(Pipeline):
     Coordinates are px of the picture (upright, where EXIF turns it), the centre of its top-left pixel being (0, 0); of
     a text or a sound without picture or box they lie in a frame of 512 x 512 px. `score` is the finder's where the face
     was found by the model, the person's where the model tells people apart, else the mean over the keypoints. `box` is
-    what the network looked at, or the person's extent. Keypoints that were not found are left out.
+    what the network looked at, or the person's extent. Keypoints that were not found are left out. Of a model
+    with a visibility output a keypoint has `visibility`, the probability that it can be seen.
 
     A model in half precision is turned into float32, in which coordinates are exact, unless `dtype` asks otherwise.
 
@@ -211,13 +212,19 @@ class KeypointDetectionPipeline(Pipeline):
         if self.model.finds_people and known.any():
             low, high = points[known].min(0), points[known].max(0)
             box = np.concatenate([low, high - low])
-        names = self.model.schema.keypoints
+        names, seen = self.model.schema.keypoints, found.get("visibility")
         return {
             "score": float(scores.mean() if found["score"] is None else found["score"]),
             "schema": self.model.schema.name,
             "box": dict(zip(("x", "y", "width", "height"), map(float, box), strict=True)),
             "keypoints": [
-                {"name": names[k], "x": float(points[k, 0]), "y": float(points[k, 1]), "score": float(scores[k])}
+                {
+                    "name": names[k],
+                    "x": float(points[k, 0]),
+                    "y": float(points[k, 1]),
+                    "score": float(scores[k]),
+                    **({} if seen is None else {"visibility": float(seen[k])}),
+                }
                 for k in np.flatnonzero(known & (scores >= threshold))
             ],
         }

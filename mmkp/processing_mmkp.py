@@ -220,8 +220,9 @@ class MmkpProcessor(ProcessorMixin):
             target_sizes: (height, width) of each picture, px; needed only where no picture and no box went in.
 
         Returns:
-            For each item `keypoints` (K, 2) px, image frame, `scores` (K,) in [0, 1], `labels` (K,) indices; and where
-            the model tells people apart `instances`, best first, each with `keypoints` (NaN where not found), `scores`
+            For each item `keypoints` (K, 2) px, image frame, `scores` (K,) in [0, 1], `labels` (K,) indices; of a model
+            with a visibility output `visibility` (K,), the probability that the keypoint can be seen; and where the
+            model tells people apart `instances`, best first, each with `keypoints` (NaN where not found), `scores`
             and the `score` of the whole.
 
         Raises:
@@ -249,6 +250,8 @@ class MmkpProcessor(ProcessorMixin):
             {"keypoints": p.float(), "scores": s.detach(), "labels": labels}
             for p, s in zip(points, outputs.scores, strict=True)
         ]
+        for item, seen in zip(made, () if outputs.visibility is None else outputs.visibility.detach(), strict=False):
+            item["visibility"] = seen
         for item, people, back in zip(made, outputs.instances or [], affine, strict=False):
             xy = geometry.input_to_image(people.keypoints_xy.double(), back.expand(len(people.scores), -1, -1))
             item["instances"] = [

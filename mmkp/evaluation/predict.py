@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -90,10 +90,12 @@ def _predict_batch(
         changed = [changes[source](s) or s for s in samples]
         batch = clear if source == "clear" else collate([((0, i), s) for i, s in enumerate(changed)])
         own = [s for s in subsets if effective_condition(source, s) == source]
-        for subset, xy, scores, present in detect_subsets(model, batch, own):
-            xy = torch.where(present[:, None, None], xy.double(), blank)
+        for subset, said, present in detect_subsets(model, batch, own):
+            xy = torch.where(present[:, None, None], said.xy.double(), blank)
             row["xy", source, subset] = geometry.input_to_image(xy, back).numpy()
-            row["score", source, subset] = (scores * present[:, None]).numpy()
+            row["score", source, subset] = (said.scores * present[:, None]).numpy()
+            if said.visibility is not None:
+                row["seen", source, subset] = torch.where(present[:, None], said.visibility, torch.nan).numpy()
     return row
 
 
@@ -103,22 +105,31 @@ def needed(conditions: Sequence[str], subsets: Sequence[str]) -> list[str]:
     return [name for name in dict.fromkeys([*CONDITIONS, *sorted(found)]) if name in found]
 
 
+class Said(NamedTuple):
+    """What a model says of a batch, on the CPU: keypoints (B, K, 2) px in the input frame, scores (B, K), and (B, K)
+    the probability that each can be seen, where the model tells."""
+
+    xy: torch.Tensor
+    scores: torch.Tensor
+    visibility: torch.Tensor | None
+
+
 def detect_subsets(
     model: MmkpForKeypointDetection, batch: dict[str, Any], subsets: Sequence[str]
-) -> Iterator[tuple[str, torch.Tensor, torch.Tensor, torch.Tensor]]:
+) -> Iterator[tuple[str, Said, torch.Tensor]]:
     """Encode once, then fuse and read for each subset.
 
     Yields:
-        subset, keypoints_xy (B, K, 2) px in the input frame, scores (B, K), and (B,) whether the item has any of the
-        subset's modalities; all on the CPU.
+        subset, what is said, and (B,) whether the item has any of the subset's modalities.
     """
     for subset, detected, present in fused_subsets(model, batch, subsets):
         if detected is None:
             blank = torch.zeros(len(present), model.schema.num_keypoints, 2)
-            yield subset, blank, blank[..., 0], present
+            yield subset, Said(blank, blank[..., 0], blank[..., 0] if len(model.visibility) else None), present
         else:
             xy, scores = model.read(detected)
-            yield subset, xy.float().cpu(), scores.float().cpu(), present
+            seen = None if detected.visibility is None else detected.visibility.float().sigmoid().cpu()
+            yield subset, Said(xy.float().cpu(), scores.float().cpu(), seen), present
 
 
 def fused_subsets(
@@ -174,4 +185,6 @@ def _join(rows: list[dict[Any, np.ndarray]], conditions: Sequence[str], subsets:
                 continue  # the control is about texts; without one there is nothing to control
             made.keypoints_xy[condition, subset] = whole(("xy", source, subset))
             made.scores[condition, subset] = whole(("score", source, subset))
+            if ("seen", source, subset) in rows[0]:
+                made.visibility[condition, subset] = whole(("seen", source, subset))
     return made

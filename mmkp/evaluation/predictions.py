@@ -28,6 +28,8 @@ class Predictions:
         visible: by condition (N, K), COCO's flag.
         keypoints_xy: by (condition, subset) (N, K, 2) px.
         scores: by (condition, subset) (N, K).
+        visibility: by (condition, subset) (N, K), the probability that the keypoint can be seen, NaN where the item
+            lacks the subset; empty for a model that does not tell.
         mean_shape_xy: (N, K, 2) px, the training's mean shape placed in each item's box.
         meta: what the predictions depend on; a file with another `meta["key"]` is stale.
     """
@@ -40,6 +42,7 @@ class Predictions:
     visible: dict[str, np.ndarray] = field(default_factory=dict)
     keypoints_xy: dict[Cell, np.ndarray] = field(default_factory=dict)
     scores: dict[Cell, np.ndarray] = field(default_factory=dict)
+    visibility: dict[Cell, np.ndarray] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
 
     def save(self, folder: Path) -> Path:
@@ -51,6 +54,7 @@ class Predictions:
         arrays |= {f"visible|{c}": v for c, v in self.visible.items()}
         arrays |= {f"xy|{c}|{s}": v.astype(np.float32) for (c, s), v in self.keypoints_xy.items()}
         arrays |= {f"score|{c}|{s}": v.astype(np.float16) for (c, s), v in self.scores.items()}
+        arrays |= {f"seen|{c}|{s}": v.astype(np.float16) for (c, s), v in self.visibility.items()}
         return write_arrays(arrays, folder / FILE)
 
     @classmethod
@@ -71,13 +75,13 @@ class Predictions:
                 f"predictions {path}", expected="a file that `mmkp evaluate` wrote", got=str(error)
             ) from error
         made = cls(**plain, meta=meta)
+        cells = {"xy": made.keypoints_xy, "score": made.scores, "seen": made.visibility}
         for name, value in arrays.items():
             kind, *rest = name.split("|")
             if kind == "visible":
                 made.visible[rest[0]] = value
-            elif kind in ("xy", "score"):
-                cells = made.keypoints_xy if kind == "xy" else made.scores
-                cells[(rest[0], rest[1])] = value
+            elif kind in cells:
+                cells[kind][(rest[0], rest[1])] = value
         return made
 
 

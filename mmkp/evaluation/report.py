@@ -14,10 +14,15 @@ from mmkp.data.sample import KeypointDataset
 from mmkp.evaluation import figures
 from mmkp.evaluation.draw import TRUE, caption, crop_to_box, draw_keypoints, sheet
 from mmkp.evaluation.predictions import Predictions
+from mmkp.evaluation.score import HIDDEN, SEEN
 from mmkp.schema import KeypointSchema
 
 TILE_PX = 176
 PER_GROUP_MOST = 12
+VISIBILITY = (
+    "Visible recall: of the keypoints that can be seen, the share that the model calls visible (a probability above "
+    "0.5); hidden recall: of the hidden ones, the share that it calls hidden."
+)
 
 
 def write_report(
@@ -36,6 +41,8 @@ def write_report(
         f"{protocol['bootstrap_draws']:,} draws. `mean_shape` is the training set's mean shape in the same box.", "",
         "![error by subset](error_by_subset.png)", "",
     ]  # fmt: skip
+    if predictions.visibility:
+        lines += [VISIBILITY, ""]
     for condition, rows in summary["conditions"].items():
         lines += [f"## {condition}", "", *_table(rows, schema), ""]
         if condition in summary["comparisons"]:
@@ -57,11 +64,13 @@ def write_report(
 
 def _table(rows: dict[str, Any], schema: KeypointSchema) -> list[str]:
     groups = list(schema.groups)
-    head = ["", "NME", *groups, "PCK"]
+    told = [name for name in (SEEN, HIDDEN) if any(name in entry for entry in rows.values())]
+    head = ["", "NME", *groups, "PCK", *(name.replace("_", " ") for name in told)]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for subset, entry in rows.items():
         nme = entry["nme"]
         cells = [subset, number(nme), *(number(nme["groups"][g]) for g in groups), number(entry["pck"], 3)]
+        cells += [number(entry[name], 3) if name in entry else "–" for name in told]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from mmkp import metrics
 from mmkp.evaluation.predictions import Predictions
+from mmkp.metrics.arrays import known_mean, select
 from mmkp.schema import KeypointSchema
 
 DRAWS = 10_000
@@ -15,6 +16,7 @@ MIN_GROUPS = 5
 NO_ERROR = 1e-12  # of the normalizer: what rounding leaves of a point that is met
 PCK_THRESHOLDS = (0.05, 0.1, 0.2)
 PCK_MAIN = 0.1
+SEEN, HIDDEN = "visible_recall", "hidden_recall"
 
 
 def summarize(predictions: Predictions, schema: KeypointSchema, protocol: dict[str, Any]) -> dict[str, Any]:
@@ -33,6 +35,8 @@ def summarize(predictions: Predictions, schema: KeypointSchema, protocol: dict[s
         **protocol, "normalizer": schema.normalizer.name, "pck_threshold": PCK_MAIN, "bootstrap_draws": DRAWS,
         "bootstrap_over": "groups", "groups": int(draws.count),
     }  # fmt: skip
+    for (condition, subset), seen in predictions.visibility.items():
+        conditions[condition][subset] |= _visibility(seen, predictions.visible[condition], schema, draws)
     return {
         "n": len(predictions.ids), "protocol": full_protocol, "primary": "nme", "schema": schema.name,
         "conditions": conditions, "comparisons": compare_all(predictions, schema, length, draws),
@@ -47,6 +51,18 @@ def _entry(errors: np.ndarray, schema: KeypointSchema, draws: GroupBootstrap) ->
         entry[name] = _statistic(lambda e, p=None, t=threshold: metrics.pck(e, t, p), errors, groups, draws)
     entry["pck"] = entry[f"pck@{PCK_MAIN:g}"]
     return entry
+
+
+def _visibility(seen: np.ndarray, visible: np.ndarray, schema: KeypointSchema, draws: GroupBootstrap) -> dict[str, Any]:
+    """Of the labelled keypoints that can be seen the share that the model calls so, and of the hidden ones likewise."""
+    said = np.where(np.isnan(seen), np.nan, seen > 0.5)
+    right = {SEEN: np.where(visible == 2, said, np.nan), HIDDEN: np.where(visible == 1, 1 - said, np.nan)}
+    groups = schema.group_indices()
+
+    def share(values: np.ndarray, points: Any = None) -> np.ndarray:
+        return known_mean(select(values, points))
+
+    return {name: _statistic(share, values, groups, draws) for name, values in right.items()}
 
 
 def _statistic(metric: Any, errors: np.ndarray, groups: dict[str, np.ndarray], draws: GroupBootstrap) -> dict[str, Any]:

@@ -42,9 +42,10 @@ def predict_one(
 
     Returns:
         What predictions.json holds: the schema, the box, which modalities were used, and `instances`, each with
-        keypoints (K, 2) px in the image frame and scores (K,). One for each face found, best first, with a `score` of
-        its own, and none where there is none; of a model that tells people apart one for each person, with a `score`
-        and null for a keypoint that was not found. Text and sound count for every face.
+        keypoints (K, 2) px in the image frame, scores (K,) and, of a model that tells, visibility (K,). One for each
+        face found, best first, with a `score` of its own, and none where there is none; of a model that tells people
+        apart one for each person, with a `score` and null for a keypoint that was not found. Text and sound count for
+        every face.
 
     Raises:
         InputError: no modality, or none that the model has; a box that lies outside the picture; a finder that cannot
@@ -136,6 +137,7 @@ def _plain(found: dict[str, Any], box: list[float]) -> dict[str, Any]:
         "box_xywh": [round(float(v), 3) for v in box] if "score" in found else [float(v) for v in box],
         "keypoints": [[round(float(v), 3) if k else None for v in p] for p, k in zip(points, known, strict=True)],
         "scores": [round(float(v), 4) for v in found["scores"]],
+        **({"visibility": [round(float(v), 4) for v in found["visibility"]]} if "visibility" in found else {}),
         **({"score": round(float(found["score"]), 4)} if "score" in found else {}),
     }
 

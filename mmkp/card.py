@@ -99,14 +99,17 @@ def metadata(name: str, config: dict[str, Any], licence: str, more: More, evalua
     """The card's YAML, with the results as the Hub's `model-index`."""
     from huggingface_hub import EvalResult, ModelCardData
 
+    listed_results = results(evaluations)
+    configs = _configs(listed_results)
     found = [
         EvalResult(
             task_type=TASK, task_name="Keypoint detection", dataset_type=str(r["data"]).split(":")[0],
-            dataset_name=f"{r['data']}, {r['evaluation']}, {r['condition']}", dataset_config=r["condition"],
+            dataset_name=f"{r['data']}, {r['evaluation']}, {r['condition']}",
+            dataset_config=configs[r["evaluation"], r["data"], r["split"], r["condition"]],
             dataset_split=r["split"], metric_type=r["metric"], metric_value=round(r["mean"], 6),
             metric_name=f"NME ({r['normalizer']}), {r['points']}, {r['subset']}",
         )
-        for r in results(evaluations)
+        for r in listed_results
     ]  # fmt: skip
     listed = licence in OPEN | OTHERS
     known: dict[str, Any] = {"license": (licence if listed else "other") if licence else None}
@@ -120,6 +123,19 @@ def metadata(name: str, config: dict[str, Any], licence: str, more: More, evalua
         model_name=name.split("/")[-1], eval_results=found or None,
     )  # fmt: skip
     return made.to_yaml()
+
+
+def _configs(found: list[dict[str, Any]]) -> dict[tuple[str, ...], str]:
+    """A name for each evaluation's condition. The Hub joins results of the same data, split and config: where a second
+    evaluation would share one, its title stands before it."""
+    made: dict[tuple[str, ...], str] = {}
+    taken: set[tuple[str, ...]] = set()
+    for r in found:
+        place = (r["data"], r["split"], r["condition"])
+        if (r["evaluation"], *place) not in made:
+            made[r["evaluation"], *place] = f"{r['evaluation']}, {r['condition']}" if place in taken else r["condition"]
+            taken.add(place)
+    return made
 
 
 def _slug(text: str) -> str:

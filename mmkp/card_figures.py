@@ -29,8 +29,9 @@ class Evaluation:
 
     @property
     def subsets(self) -> list[str]:
-        """The subsets of modalities that were evaluated, the largest first."""
-        names = {s for rows in self.summary["conditions"].values() for s in rows if s != MEAN_SHAPE}
+        """The subsets of modalities that have figures, the largest first."""
+        rows = [row for rows in self.summary["conditions"].values() for row in rows.items()]
+        names = {s for s, entry in rows if s != MEAN_SHAPE and entry["nme"]["mean"] is not None}
         return sorted(names, key=lambda s: (-s.count("+"), s))
 
     def shown_groups(self) -> list[str]:
@@ -88,6 +89,8 @@ def _table(rows: dict[str, Any], groups: list[str], protocol: dict[str, Any]) ->
     title = {"ap": ["AP"], "pck": [f"PCK@{protocol.get('pck_threshold', 0.1)}"], None: []}[extra]
     lines = ["| | NME | " + " | ".join([*groups, *title]) + " |", "|---" * (2 + len(groups) + len(title)) + "|"]
     for subset, entry in rows.items():
+        if entry["nme"]["mean"] is None:
+            continue
         cells = [subset, number(entry["nme"]), *(number(entry["nme"]["groups"][g]) for g in groups)]
         cells += [number(entry[extra], 3)] if extra in entry else [""] * len(title)
         lines.append("| " + " | ".join(cells) + " |")
@@ -114,7 +117,7 @@ def results(evaluations: list[Evaluation]) -> list[dict[str, Any]]:
     made = []
     for evaluation in evaluations:
         protocol = evaluation.summary["protocol"]
-        chosen = list(dict.fromkeys([evaluation.subsets[0], *(s for s in evaluation.subsets if s == "image")]))
+        chosen = list(dict.fromkeys([*evaluation.subsets[:1], *(s for s in evaluation.subsets if s == "image")]))
         for condition, rows in evaluation.summary["conditions"].items():
             for subset in (s for s in chosen if s in rows):
                 entry = rows[subset]["nme"]

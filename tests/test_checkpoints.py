@@ -183,12 +183,16 @@ def test_the_card_of_a_run(run, tmp_path):
 
 def test_the_metadata_are_the_hubs(run, tmp_path):
     write_summary(tmp_path / "others", {"image": 0.0712, "mean_shape": 0.3}, "others")
-    more = card.More(base_models=("org/parent",), evaluations={"others": tmp_path / "others"})
+    write_summary(tmp_path / "again", {"image": 0.0813, "mean_shape": 0.3}, "others")
+    evaluations = {"others": tmp_path / "others", "lies": tmp_path / "again"}
+    more = card.More(base_models=("org/parent",), evaluations=evaluations)
     data = ModelCard(card.card("tiny", run, "mit", "d", "l", more)).data
     assert (data.license, data.base_model) == ("mit", ["org/parent", "timm/tf_efficientnet_lite0.in1k"])
     assert {"keypoint-detection", "image", "text", "audio", "face68"} <= set(data.tags)
     found = {(r.dataset_split, r.dataset_config, r.metric_name): r.metric_value for r in data.eval_results}
+    assert len(found) == len(data.eval_results)  # no name stands for two values
     assert found["others", "clear", "NME (box_side), all, image"] == 0.0712
+    assert found["others", "lies, clear", "NME (box_side), all, image"] == 0.0813
     lips = json.loads((run / "summary.json").read_text())["conditions"]["covered"]["image"]["nme"]["groups"]["lips"]
     assert found["test", "covered", "NME (outer_eye_distance), lips, image"] == pytest.approx(lips["mean"], abs=1e-6)
 

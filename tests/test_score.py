@@ -10,6 +10,7 @@ import pytest
 from mmkp.errors import InputError
 from mmkp.evaluation.predict import all_subsets, effective_condition, needed
 from mmkp.evaluation.predictions import Predictions
+from mmkp.evaluation.run import untold
 from mmkp.evaluation.score import GroupBootstrap, summarize
 from mmkp.schema import load_schema
 
@@ -180,3 +181,35 @@ def test_every_cell_that_was_asked_for_is_predicted():
     assert needed(["clear"], subsets) == ["clear"]
     assert needed(["covered"], ["audio"]) == ["clear"]
     assert needed(["covered+even_times"], ["image+text"]) == ["covered+even_times"]
+
+
+def test_a_normalizer_that_no_item_has_is_refused():
+    schema = load_schema("face68")
+    points = np.random.default_rng(0).uniform(0, 90, (6, 68, 2))
+    points[:, 36] = np.nan
+    made = Predictions(np.arange(6).astype(str), np.array(list("abcdef")), points, np.zeros((6, 4)), points)
+    made.visible["clear"], made.keypoints_xy["clear", "image"] = np.full((6, 68), 2), points
+    with pytest.raises(InputError, match="got none of 6. Label right_eye_0 and left_eye_3"):
+        summarize(made, schema, {})
+
+
+def test_subsets_that_no_item_can_tell_of_have_no_figures():
+    schema = load_schema("face5")
+    points = np.random.default_rng(0).uniform(0, 90, (6, 5, 2))
+    made = Predictions(np.arange(6).astype(str), np.array(list("abcdef")), points, np.full((6, 4), 50.0), points)
+    made.visible["clear"] = np.full((6, 5), 2)
+    for subset in all_subsets(("image", "text", "audio")):
+        made.keypoints_xy["clear", subset], made.scores["clear", subset] = points + 1, np.ones((6, 5))
+    lacking = ["audio"]
+    reasons = untold(("image", "text", "audio"), lacking)
+    assert list(reasons) == ["audio", "image+audio", "text+audio", "image+text+audio"]
+    assert set(reasons.values()) == {"no item has audio"}
+    summary = summarize(made.without(lacking), schema, {}, reasons)
+    rows = summary["conditions"]["clear"]
+    assert set(rows) == {*all_subsets(("image", "text", "audio")), "mean_shape"}
+    assert rows["image+text"]["nme"]["mean"] > 0
+    assert rows["image+audio"]["nme"] | {"groups": {}} == {
+        "mean": None, "ci95": None, "n": 0, "reason": "no item has audio", "groups": {}
+    }  # fmt: skip
+    assert list(summary["comparisons"]["clear"]) == ["text / image", "image+text / image"]
+    assert len(made.keypoints_xy) == 7  # what was predicted stays as it is

@@ -26,9 +26,10 @@ decoded, a name that leads out of the folder, a wrong number of keypoints, coord
 makes no sense, a line that cannot be read, a group in two splits, a moment outside the sound.
 
 A warning does not: points outside the picture, duplicates (the same bytes, or the same looks in another group), sound
-that is short (under 0.5 s), silent (below -60 dB) or clipped (over 0.5 % of it at full scale), empty text, left and
-right swapped, and shapes that after Procrustes lie 6 robust standard deviations (1.4826 MAD, of the log residual)
-further from the mean shape than usual.
+that is short (under 0.5 s), silent (below -60 dB) or clipped (over 0.5 % of it at full scale), empty text, boxes that
+hold few of their keypoints or little of the picture, shapes within 4 px, left and right swapped in a row or in all,
+x and y exchanged in all, and shapes that after Procrustes lie 6 robust standard deviations (1.4826 MAD, of the log
+residual) further from the mean shape than usual.
 
 Exit code 2 when there is any error, else 0."""
 CLEAN_HELP = """Write a cleaned copy in the custom format, and cleaning_log.jsonl: what was dropped or fixed, and why.

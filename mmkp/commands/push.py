@@ -83,7 +83,8 @@ def _figures(facts: dict[str, Any]) -> str:
     """A line per evaluation and condition: NME of all modalities, over the points that count."""
     lines: dict[tuple[str, str], list[str]] = {}
     for r in facts.get("results", []):
-        full = max((q["subset"] for q in facts["results"]), key=lambda s: s.count("+"))
+        of_it = (q["subset"] for q in facts["results"] if q["evaluation"] == r["evaluation"])
+        full = max(of_it, key=lambda s: s.count("+"))
         if r["subset"] == full and r["condition"] in ("clear", "covered"):
             lines.setdefault((r["evaluation"], r["condition"]), []).append(f"{r['points']} {r['mean']:.4f}")
     made = [f"{title}, {condition}: {', '.join(cells)}" for (title, condition), cells in lines.items()]

@@ -50,7 +50,8 @@ def parse_keypoints(
     if _missing(value):
         notes.append(Note("no keypoints", "the row is unlabelled"))
         return np.full((count, 2), np.nan, np.float32), np.zeros(count, np.uint8)
-    numbers, is_null = _numbers(_from_text(value), count, schema.name)
+    value = _without_truths(_from_text(value), notes)
+    numbers, is_null = _numbers(value, count, schema.name)
     xy = numbers[:, :2]
     flag = numbers[:, 2] if numbers.shape[1] == 3 else np.where(is_null, 0.0, 2.0)
     flag = np.where(is_null, 0.0, flag)
@@ -67,6 +68,20 @@ def parse_keypoints(
     visible = flag.astype(np.uint8)
     points_xy = np.where(visible[:, None] > 0, xy, np.nan).astype(np.float32)
     return points_xy, visible
+
+
+def _without_truths(value: Any, notes: list[Note]) -> Any:
+    """Flags that are true or false as numbers: as such they would be 1, hidden, and 0, unlabelled."""
+
+    def is_truth(point: Any) -> bool:
+        return isinstance(point, (list, tuple)) and len(point) == 3 and isinstance(point[2], bool)
+
+    if not isinstance(value, (list, tuple)) or not any(is_truth(p) for p in value):
+        return value
+    notes.append(
+        Note("bad flag", "a keypoint's flag must be 0, 1 or 2; true counts as 2 (visible), false as 1 (hidden)")
+    )
+    return [[p[0], p[1], 2 if p[2] else 1] if is_truth(p) else p for p in value]
 
 
 def _numbers(value: Any, count: int, name: str) -> tuple[np.ndarray, np.ndarray]:

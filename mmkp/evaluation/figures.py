@@ -34,7 +34,7 @@ def error_by_subset(summary: dict[str, Any], focus: str | None, path: Path) -> N
     conditions = summary["conditions"]
     figure, axes = plt.subplots(1, len(conditions), figsize=(4.2 * len(conditions), 3.6), sharey=True, squeeze=False)
     for axis, (condition, rows) in zip(axes[0], conditions.items(), strict=True):
-        names = list(rows)
+        names = [name for name, entry in rows.items() if entry["nme"]["n"]]
         entries = [rows[n]["nme"]["groups"][focus] if focus else rows[n]["nme"] for n in names]
         means = [e["mean"] or 0.0 for e in entries]
         spans = [e["ci95"] or [m, m] for e, m in zip(entries, means, strict=True)]

@@ -14,7 +14,7 @@ from mmkp.data.augment import AugmentConfig
 from mmkp.data.collate import Collator
 from mmkp.data.conditions import Conditions, changed_modalities
 from mmkp.data.corrupt import CONDITIONS
-from mmkp.data.sample import KeypointDataset, Sample
+from mmkp.data.sample import MODALITIES, KeypointDataset, Sample
 from mmkp.evaluation.predictions import Predictions
 from mmkp.modeling_mmkp import Detected, Encoded, MmkpForKeypointDetection
 from mmkp.processing_mmkp import MmkpProcessor
@@ -67,14 +67,20 @@ def predict_dataset(
         for batch in progress(batches):
             rows.append(_predict_batch(model, collate, [dataset[i] for i in batch], conditions, subsets, changes))
     model.train(was_training)
-    return _join(rows, conditions, subsets)
+    made = _join(rows, conditions, subsets)
+    has, whole = (np.concatenate([row[key] for row in rows]) for key in ("has", "whole"))
+    lacking = [m for i, m in enumerate(MODALITIES) if m in model.modalities and not has[:, i].any()]
+    made.meta |= {"lacking": lacking, "whole": float(whole.mean()) if len(whole) else 0.0}
+    return made
 
 
 def _predict_batch(
     model: MmkpForKeypointDetection, collate: Collator, samples: list[Sample], conditions: Sequence[str],
     subsets: Sequence[str], changes: Mapping[str, Callable[[Sample], Sample | None]],
 ) -> dict[Any, np.ndarray]:  # fmt: skip
+    pictures = [s for s in samples if s.image is not None]
     row: dict[Any, np.ndarray] = {
+        "has": np.array([s.present for s in samples]), "whole": np.array([_is_whole(s) for s in pictures], bool),
         "ids": np.array([s.id for s in samples]), "groups": np.array([s.group for s in samples]),
         "true_xy": np.stack([np.where(s.visible[:, None] > 0, s.keypoints_xy, np.nan) for s in samples]),
         "boxes": np.stack([s.box_xywh for s in samples]),
@@ -97,6 +103,11 @@ def _predict_batch(
             if said.visibility is not None:
                 row["seen", source, subset] = torch.where(present[:, None], said.visibility, torch.nan).numpy()
     return row
+
+
+def _is_whole(sample: Sample) -> bool:
+    """Whether a sample's box is all of its picture."""
+    return np.array_equal(sample.box_xywh, geometry.whole_image_box(sample.image.shape[:2]))  # type: ignore[union-attr]
 
 
 def needed(conditions: Sequence[str], subsets: Sequence[str]) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ class Predictions:
         visibility: by (condition, subset) (N, K), the probability that the keypoint can be seen, NaN where the item
             lacks the subset; empty for a model that does not tell.
         mean_shape_xy: (N, K, 2) px, the training's mean shape placed in each item's box.
-        meta: what the predictions depend on; a file with another `meta["key"]` is stale.
+        meta: what the predictions depend on; a file with another `meta["key"]` is stale. Of the items `lacking`, the
+            model's modalities that none of them has, and `whole`, the share of pictures of which the box is all.
     """
 
     ids: np.ndarray
@@ -44,6 +46,15 @@ class Predictions:
     scores: dict[Cell, np.ndarray] = field(default_factory=dict)
     visibility: dict[Cell, np.ndarray] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
+
+    def without(self, lacking: Sequence[str]) -> Predictions:
+        """The same without the subsets that name one of the modalities."""
+        gone = set(lacking)
+        kept = [
+            {cell: v for cell, v in cells.items() if gone.isdisjoint(cell[1].split("+"))}
+            for cells in (self.keypoints_xy, self.scores, self.visibility)
+        ]
+        return replace(self, keypoints_xy=kept[0], scores=kept[1], visibility=kept[2])
 
     def save(self, folder: Path) -> Path:
         """Write `predictions.npz` into a folder, whole or not at all."""

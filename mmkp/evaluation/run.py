@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from mmkp.evaluation.predict import all_subsets, predict_dataset
 from mmkp.evaluation.predictions import FILE, Predictions, reuse
 from mmkp.evaluation.report import write_report
 from mmkp.evaluation.score import GroupBootstrap, summarize
+from mmkp.evaluation.single import learned_from, learned_whole
 from mmkp.hub import Loaded, check_schema
 
 LOOKED = 16  # items at which it is tried whether a corruption applies to a dataset
@@ -69,12 +71,34 @@ def evaluate(
         predictions = predict_dataset(
             loaded.model, loaded.processor, dataset, chosen, batch_size=batch_size, progress=progress
         )
-        predictions.meta = {"key": key, "model": loaded.source, "digest": loaded.digest}
+        predictions.meta |= {"key": key, "model": loaded.source, "digest": loaded.digest}
         predictions.save(out)
         predictions = Predictions.load(out)  # scores come from the file, today as in a year
     else:
         say(f"{out / FILE} is of this model and data: used again")
+    for line in notes(predictions, loaded, data):
+        say(line)
     return score_and_report(predictions, dataset, loaded, data, split, out, options or {})
+
+
+def untold(modalities: Sequence[str], lacking: Sequence[str]) -> dict[str, str]:
+    """The subsets of a model's modalities that no item can tell of, and why."""
+    named = {s: [m for m in lacking if m in s.split("+")] for s in all_subsets(modalities)}
+    return {s: f"no item has {' or '.join(gone)}" for s, gone in named.items() if gone}
+
+
+def notes(predictions: Predictions, loaded: Loaded, data: str) -> list[str]:
+    """What a reader of the figures must know of the data, in lines for people."""
+    lines, whole = [], predictions.meta.get("whole", 0.0)
+    if whole and not learned_whole(loaded) and learned_from(loaded) != data:
+        lines.append(
+            f"note: {whole:.0%} of the pictures of {data} have no box and are taken whole, which is not what a model "
+            "that learned from crops expects; `mmkp data boxes` lays the boxes of faces"
+        )
+    lacking = predictions.meta.get("lacking")
+    if lacking:
+        lines.append(f"note: no item of {data} has {' or '.join(lacking)}: subsets with it have no figures")
+    return lines
 
 
 def score_and_report(
@@ -83,8 +107,12 @@ def score_and_report(
 ) -> dict[str, Any]:  # fmt: skip
     """summary.json and report.md from predictions."""
     protocol = protocol_of(loaded, dataset, data, split, options)
-    schema = loaded.model.schema
-    summary = summarize(predictions, schema, protocol)
+    whole = predictions.meta.get("whole", 0.0)
+    if whole:
+        protocol["box"] = "whole picture" if whole == 1 else f"truth; whole picture for {whole:.0%}"
+    schema, lacking = loaded.model.schema, predictions.meta.get("lacking", ())
+    predictions = predictions.without(lacking)
+    summary = summarize(predictions, schema, protocol, untold(loaded.model.modalities, lacking) if lacking else {})
     summary["confidence"], tables = summarize_confidence(predictions, schema, GroupBootstrap(predictions.groups))
     if tables:
         figures.reliability(tables, out / "reliability.png")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from mmkp import metrics
+from mmkp.errors import InputError
 from mmkp.evaluation.predictions import Predictions
 from mmkp.metrics.arrays import known_mean, select
 from mmkp.schema import KeypointSchema
@@ -19,9 +21,26 @@ PCK_MAIN = 0.1
 SEEN, HIDDEN = "visible_recall", "hidden_recall"
 
 
-def summarize(predictions: Predictions, schema: KeypointSchema, protocol: dict[str, Any]) -> dict[str, Any]:
-    """The summary of DESIGN's section 4: every metric by condition and subset, with intervals and groups."""
+def summarize(
+    predictions: Predictions, schema: KeypointSchema, protocol: dict[str, Any], untold: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The summary of DESIGN's section 4: every metric by condition and subset, with intervals and groups.
+
+    Args:
+        predictions: of the subsets that can be told.
+        schema: of their keypoints.
+        protocol: what the figures depend on.
+        untold: subsets that no item can tell of, and why: their entries have that reason in place of a mean.
+
+    Raises:
+        InputError: the normalizer is known of no item.
+    """
     length = schema.normalizer(predictions.true_xy, predictions.boxes)
+    if not (length > 0).any():
+        raise InputError(
+            f"normalizer {schema.normalizer.name}", expected="at least one item of which it is known",
+            got=f"none of {len(length)}", remedy=_remedy(schema),
+        )  # fmt: skip
     draws = GroupBootstrap(predictions.groups)
     conditions: dict[str, Any] = {}
     for condition, visible in predictions.visible.items():
@@ -31,6 +50,7 @@ def summarize(predictions: Predictions, schema: KeypointSchema, protocol: dict[s
             subset: _entry(metrics.normalized_errors(xy, predictions.true_xy, visible > 0, length), schema, draws)
             for subset, xy in cells.items()
         }
+        conditions[condition] |= {s: _untold(schema, reason) for s, reason in (untold or {}).items()}
     full_protocol = {
         **protocol, "normalizer": schema.normalizer.name, "pck_threshold": PCK_MAIN, "bootstrap_draws": DRAWS,
         "bootstrap_over": "groups", "groups": int(draws.count),
@@ -41,6 +61,18 @@ def summarize(predictions: Predictions, schema: KeypointSchema, protocol: dict[s
         "n": len(predictions.ids), "protocol": full_protocol, "primary": "nme", "schema": schema.name,
         "conditions": conditions, "comparisons": compare_all(predictions, schema, length, draws),
     }  # fmt: skip
+
+
+def _remedy(schema: KeypointSchema) -> str:
+    ends = " and ".join(schema.keypoints[i] for i in schema.normalizer.points)
+    return f"Label {ends}, between which it is measured, or give the data a schema with another normalizer."
+
+
+def _untold(schema: KeypointSchema, reason: str) -> dict[str, Any]:
+    """An entry without figures."""
+    nothing = {"mean": None, "ci95": None, "n": 0, "reason": reason}
+    names = ("nme", *(f"pck@{threshold:g}" for threshold in PCK_THRESHOLDS), "pck")
+    return {name: {**nothing, "groups": dict.fromkeys(schema.groups, nothing)} for name in names}
 
 
 def _entry(errors: np.ndarray, schema: KeypointSchema, draws: GroupBootstrap) -> dict[str, Any]:

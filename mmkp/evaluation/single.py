@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
 from mmkp.errors import InputError
 from mmkp.evaluation.draw import draw_keypoints, person_colour
@@ -94,6 +95,16 @@ def _check_finder(finder: Loaded, box_xywh: list[float] | None, whole: bool) -> 
     if box_xywh is not None or whole:
         raise InputError("--find-with", expected="neither --box nor --whole beside it", got="one of them")
     check_finder(finder.model, f"--find-with {finder.source}")
+
+
+def learned_from(loaded: Loaded) -> str | None:
+    """The dataset that a run's recipe names."""
+    path = find_folder(loaded.source) / "recipe.yaml"
+    try:
+        plain = yaml.safe_load(path.read_text("utf-8")) if path.is_file() else {}
+        return str(plain["data"]["dataset"])
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        return None
 
 
 def _answers(

@@ -14,6 +14,9 @@ from mmkp.data.timing import CURSOR, WINDOW_S
 from mmkp.errors import InputError
 
 SLACK_PX = 0.5  # a point on the picture's very edge, in any of the usual pixel conventions
+SMALLEST_PX = 4.0  # of a shape or a box: nothing in it can be told apart
+HELD = 0.5  # of the labelled keypoints, within the row's box
+INSIDE = 0.4  # of a box's area, within the picture
 SILENT_RMS = 1e-3  # -60 dB of full scale: the noise of a quiet room is louder
 CLIPPED_SHARE = 0.005  # of the samples at full scale; a loud clean recording touches it once in a while
 TEXT_BYTES = MmkpTextConfig().max_bytes - 1  # the last is the tokenizer's end of the text
@@ -31,6 +34,7 @@ def outside(row: Row, size_hw: tuple[int, int]) -> np.ndarray:
     height, width = size_hw
     with np.errstate(invalid="ignore"):
         beside = (xy < -0.5 - SLACK_PX) | (xy > np.array([width, height]) - 0.5 + SLACK_PX)
+        beside |= (xy == -1).all(-1, keepdims=True)  # often written for a point that is missing
     return beside.any(-1) & labelled(row) & np.isfinite(xy).all(-1)
 
 
@@ -68,6 +72,13 @@ def _keypoints(row: Row, names: tuple[str, ...], size_hw: tuple[int, int] | None
         yield "no keypoints", "none is labelled"
     if size_hw is None:
         return
+    extent = _extent(row)
+    if extent is not None and extent < SMALLEST_PX <= min(size_hw) / 8:
+        size = f"{size_hw[1]} x {size_hw[0]} px"
+        yield (
+            "small shape",
+            f"all keypoints within {extent:.3g} px of a picture of {size}: shares of its sides, not px?",
+        )
     beside = outside(row, size_hw)
     if beside.any():
         first, count = int(np.flatnonzero(beside)[0]), int(beside.sum())
@@ -85,6 +96,32 @@ def _box(row: Row, size_hw: tuple[int, int] | None) -> Iterator[tuple[str, str]]
         yield "bad box", f"expected x, y, width, height with a size above 0, got {box.tolist()}"
     elif size_hw and ((box[:2] > [size_hw[1], size_hw[0]]).any() or (box[:2] + box[2:] < -0.5).any()):
         yield "bad box", f"{box.tolist()} lies beside the picture of {size_hw[1]} x {size_hw[0]} px"
+    else:
+        yield from _odd_box(row, box, size_hw)
+
+
+def _odd_box(row: Row, box: np.ndarray, size_hw: tuple[int, int] | None) -> Iterator[tuple[str, str]]:
+    """A box that can be used, and from which little can be learned."""
+    points = np.asarray(row.keypoints_xy, np.float64)[labelled(row)]
+    points = points[np.isfinite(points).all(-1)]
+    within = ((points >= box[:2] - SLACK_PX) & (points <= box[:2] + box[2:] + SLACK_PX)).all(-1)
+    if box[2:].min() < SMALLEST_PX:
+        yield "odd box", f"{box.tolist()} is {box[2]:.3g} x {box[3]:.3g} px"
+    elif len(points) and within.mean() < HELD:
+        yield "odd box", f"{box.tolist()} holds {within.sum()} of {len(points)} keypoints (x, y, width, height?)"
+    elif size_hw:
+        low, high = np.maximum(box[:2], -0.5), np.minimum(box[:2] + box[2:], np.array(size_hw[::-1]) - 0.5)
+        share = float(np.prod(np.maximum(high - low, 0)) / np.prod(box[2:]))
+        if share < INSIDE:
+            size = f"{size_hw[1]} x {size_hw[0]} px"
+            yield "odd box", f"{share:.0%} of {box.tolist()} lie in the picture of {size} (x, y, width, height?)"
+
+
+def _extent(row: Row) -> float | None:
+    """The longer side of what the labelled keypoints span, px; None of fewer than two."""
+    points = np.asarray(row.keypoints_xy, np.float64)[labelled(row)]
+    points = points[np.isfinite(points).all(-1)]
+    return None if len(points) < 2 else float((points.max(0) - points.min(0)).max())
 
 
 def _heard(sound: Heard | InputError | None) -> Iterator[tuple[str, str]]:

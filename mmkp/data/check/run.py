@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mmkp.data.check.duplicates import judge_duplicates, judge_groups
+from mmkp.data.check.eyes import judge_eyes
 from mmkp.data.check.findings import SEVERITY, Finding, Report, from_fault, ordered
 from mmkp.data.check.labels import judge_row, labelled
 from mmkp.data.check.probe import Picture, Probes, Progress, probe
@@ -93,15 +94,18 @@ def judge(table: RowTable, numbers: Sequence[int], probes: Probes) -> Iterator[F
     if not rows:
         yield _whole("no usable rows", "no row can be used; the faults above say why" if table.faults else "no rows")
         return
+    fitting = [i for i, row in enumerate(rows) if np.shape(row.keypoints_xy) == (len(names), 2)]
+    chosen = [rows[i] for i in fitting]
+    shares = list(_judge_scale(chosen, probes))
     known = {(fault.kind, fault.where) for fault in table.faults}
+    known |= {("small shape", row.where) for row in rows if shares}
     for row, number in zip(rows, numbers, strict=True):
         yield from (f for f in judge_row(row, number, names, probes) if (f.kind, f.where) not in known)
     yield from judge_duplicates(rows, numbers, probes)
     yield from judge_groups(rows, numbers)
-    fitting = [i for i, row in enumerate(rows) if np.shape(row.keypoints_xy) == (len(names), 2)]
-    chosen = [rows[i] for i in fitting]
     yield from judge_shapes(chosen, [numbers[i] for i in fitting], table.schema)
-    yield from _judge_scale(chosen, probes)
+    yield from shares
+    yield from (_whole(kind, message) for kind, message in judge_eyes(chosen, table.schema))
 
 
 def number_of(row: Row, index: int) -> int:

@@ -125,13 +125,13 @@ def predict(
     ] = None,
 ) -> None:
     """Predict keypoints from a picture, a text, a sound or any of them together."""
-    from mmkp.data.io import read_audio, read_image
+    from mmkp.media import from_cli, load_audio, load_image
 
     if image is None and text is None and audio is None:
         raise InputError("predict", expected="at least one of --image, --text, --audio", got="none")
     box_xywh = _parse_box(box)
-    picture = None if image is None else read_image(image)
-    sound = None if audio is None else read_audio(audio)
+    picture = None if image is None else load_image(from_cli(image))
+    sound = None if audio is None else load_audio(from_cli(audio))
     _quiet_transformers()
     from mmkp.evaluation.single import learned_whole, predict_one, write_prediction
     from mmkp.hub import load
@@ -140,6 +140,9 @@ def predict(
     finder = None if find_with is None else load(find_with)
     if (box_xywh is not None or finder is not None) and learned_whole(loaded):
         _say(f"note: {model} was fine-tuned on whole pictures; a crop is not what it learned from (--whole)")
+    if text is not None and "text" in loaded.model.modalities and (part := loaded.processor.fitting(text)) != text:
+        _say(f"note: the text is longer than the model reads; it is given {part!r}")
+        text = part
     result = predict_one(loaded, picture, text, sound, audio_time, box_xywh, whole, finder)
     paths = write_prediction(result, picture, loaded, out)
     if not result["instances"]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,11 @@ from mmkp import geometry
 from mmkp.data.io import pil_to_rgb
 from mmkp.errors import InputError
 
+ORIENTATION = 0x0112  # of EXIF: how a camera was held
+TURNED = (
+    "the picture's EXIF data says that it is to be turned, and it is taken as it lies: "
+    "PIL.ImageOps.exif_transpose(image) turns it upright"
+)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -71,13 +77,14 @@ class MmkpImageProcessor(BaseImageProcessor):
 
     def affine(self, box_xywh: Sequence[float] | None, image_hw: tuple[int, int]) -> np.ndarray:
         """Image frame -> input frame for a box, or for the whole picture."""
-        box = geometry.whole_image_box(image_hw) if box_xywh is None else np.asarray(box_xywh, dtype=np.float64)
+        if isinstance(box_xywh, Mapping) and {"x", "y", "width", "height"} == set(box_xywh):  # as the pipeline tells it
+            box_xywh = [box_xywh[k] for k in ("x", "y", "width", "height")]
         try:
+            box = geometry.whole_image_box(image_hw) if box_xywh is None else np.asarray(box_xywh, dtype=np.float64)
             return geometry.crop_affine(box, self.size_hw)
-        except ValueError as error:
-            raise InputError(
-                "box", expected="x, y, width, height in px, with an area", got=str([float(v) for v in box])
-            ) from error
+        except (TypeError, ValueError, IndexError) as error:
+            got = np.round(box_xywh, 3).tolist() if isinstance(box_xywh, np.ndarray) else box_xywh
+            raise InputError("box", expected="x, y, width, height in px, with an area", got=repr(got)[:80]) from error
 
     def normalize(self, crops: np.ndarray) -> torch.Tensor:
         """(B, h, w, 3) uint8 -> (B, 3, h, w) float32, channels last in memory."""
@@ -88,17 +95,27 @@ class MmkpImageProcessor(BaseImageProcessor):
 
 
 def as_rgb(image: Any) -> np.ndarray:
-    """A PIL picture or an array as (H, W, 3) uint8.
+    """A PIL picture, an array (H, W, 3) or (H, W), or a tensor (3, H, W) as (H, W, 3) uint8.
 
     Raises:
         InputError: anything else.
     """
     if isinstance(image, Image.Image):
+        if image.getexif().get(ORIENTATION, 1) != 1:
+            warnings.warn(TURNED, stacklevel=2)
         return pil_to_rgb(image)
-    if isinstance(image, np.ndarray) and image.dtype == np.uint8:
+    if isinstance(image, torch.Tensor):
+        image = image.detach().cpu().numpy()
+        if image.ndim == 3 and image.shape[0] == 3 != image.shape[2]:
+            image = np.ascontiguousarray(image.transpose(1, 2, 0))
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size:
         if image.ndim == 2:
             return np.repeat(image[:, :, None], 3, axis=2)
-        if image.ndim == 3 and image.shape[2] == 3 and image.size:
+        if image.ndim == 3 and image.shape[2] == 3:
             return image
     got = f"{getattr(image, 'dtype', type(image).__name__)} {getattr(image, 'shape', '')}".strip()
-    raise InputError("image", expected="a PIL picture or a uint8 array (H, W, 3), RGB", got=got)
+    is_share = isinstance(image, np.ndarray) and image.dtype.kind == "f"
+    raise InputError(
+        "image", expected="a PIL picture or a uint8 array (H, W, 3), RGB", got=got,
+        remedy="For values in [0, 1]: (image * 255).round() as uint8." if is_share else "",
+    )  # fmt: skip

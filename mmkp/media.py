@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import re
 from collections.abc import Callable, Mapping
 from http.client import HTTPException
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
-from urllib.request import Request, urlopen
+from urllib.parse import urlparse
+from urllib.request import Request, url2pathname, urlopen
 
 import numpy as np
 from jaxtyping import UInt8
@@ -32,8 +34,8 @@ def load_image(source: Any, timeout_s: float = TIMEOUT_S) -> UInt8[np.ndarray, "
     """A picture as RGB, upright by its EXIF orientation.
 
     Args:
-        source: a PIL picture, a uint8 array (H, W, 3) or (H, W), a path, an http(s) URL, base64 (bare or as a data
-            URL), a file's bytes, or what `datasets` gives without decoding, {"bytes": ..., "path": ...}.
+        source: a PIL picture, a uint8 array (H, W, 3) or (H, W), a path, an http(s) or file URL, base64 (bare or as a
+            data URL), a file's bytes, an open file, or what `datasets` gives undecoded, {"bytes": ..., "path": ...}.
         timeout_s: for a URL.
 
     Raises:
@@ -41,17 +43,25 @@ def load_image(source: Any, timeout_s: float = TIMEOUT_S) -> UInt8[np.ndarray, "
     """
     if isinstance(source, Mapping) and {"bytes", "path"} & set(source):
         source = source.get("bytes") or source.get("path")
+    source = _content(source)
     if isinstance(source, (str, os.PathLike, bytes)):
         return _read("image", source, read_image, timeout_s)
     return as_rgb(ImageOps.exif_transpose(source) if isinstance(source, Image.Image) else source)
+
+
+def from_cli(path: Path) -> str | Path:
+    """A path as it was typed: a URL, from which a path has taken a slash, becomes one again."""
+    text = re.sub(r"^(https?):/+", r"\1://", str(path), flags=re.IGNORECASE)
+    return path if text == str(path) else text
 
 
 def load_audio(source: Any, sampling_rate: int | None = None, timeout_s: float = TIMEOUT_S) -> tuple[np.ndarray, int]:
     """Samples, (T,) or (T, 2), and their rate in Hz; whether they can be heard is checked by the feature extractor.
 
     Args:
-        source: a path, an http(s) URL, base64, a file's bytes, a pair of samples and rate in either order, a mapping
-            with `array` or `raw` and `sampling_rate` (or `bytes` or `path`), torchcodec's decoder, or bare samples.
+        source: a path, a URL, base64, a file's bytes, an open file, a pair of samples and rate in either order, a
+            mapping with `array` or `raw` and `sampling_rate` (or `bytes` or `path`), torchcodec's decoder, or bare
+            samples.
         sampling_rate: Hz, of bare samples.
         timeout_s: for a URL.
 
@@ -63,6 +73,7 @@ def load_audio(source: Any, sampling_rate: int | None = None, timeout_s: float =
         source = (samples, source.get("sampling_rate")) if samples is not None else (
             source.get("bytes") or source.get("path")
         )  # fmt: skip
+    source = _content(source)
     if isinstance(source, (str, os.PathLike, bytes)):
         return _read("audio", source, read_audio, timeout_s)
     if hasattr(source, "get_all_samples"):  # torchcodec's, as `datasets` decodes: (channels, T)
@@ -78,6 +89,14 @@ def load_audio(source: Any, sampling_rate: int | None = None, timeout_s: float =
             remedy="Give it beside the samples, for example audio=(samples, 16000).",
         )  # fmt: skip
     return samples, int(rate)
+
+
+def _content(source: Any) -> Any:
+    """The bytes of an open file; anything else as it is."""
+    content = source.read() if callable(getattr(source, "read", None)) else source
+    if isinstance(content, str) and content is not source:
+        raise InputError("file", expected="one that is opened for bytes, mode 'rb'", got="one that gives text")
+    return content
 
 
 def _pair(source: Any) -> tuple[Any, Any]:
@@ -105,8 +124,13 @@ def _read(kind: str, source: str | os.PathLike | bytes, reader: Callable[[Path],
 
 def _fetch(kind: str, source: str, timeout_s: float) -> tuple[str, bytes]:
     """The bytes behind a URL or in base64, and a name for them."""
-    if source.startswith(("http://", "https://")):
+    if source.lower().startswith(("http://", "https://")):
         return source, _download(kind, source, timeout_s)
+    if source.lower().startswith("file://"):
+        path = url2pathname(urlparse(source).path)
+        if not os.path.isfile(path):
+            raise InputError(f"{kind} {source[:80]}", expected="a file", got="none there")
+        return source, Path(path).read_bytes()
     is_data = source.startswith("data:")
     text = source.partition(",")[2] if is_data else source
     try:

@@ -198,7 +198,8 @@ class MmkpForKeypointDetection(MmkpPreTrainedModel):
         labels: Tensor | None = None,
         subset_mask: Bool[Tensor, "B S 3"] | None = None,
         blind_targets: Tensor | None = None,
-    ) -> MmkpKeypointOutput:
+        return_dict: bool | None = None,
+    ) -> MmkpKeypointOutput | tuple:
         """Detect.
 
         Args:
@@ -215,9 +216,10 @@ class MmkpForKeypointDetection(MmkpPreTrainedModel):
                 encoders run once, fusion and head for each subset; the loss is the mean over the subsets, and the
                 keypoints are those of the last.
             blind_targets: as labels, for the subsets without the image: nobody could hear how a picture was turned.
+            return_dict: False for a tuple of what there is, as in transformers.
 
         Raises:
-            InputError: no modality at all, labels of another number of keypoints.
+            InputError: no modality at all, pictures of another size, labels of another number of keypoints.
         """
         inputs = {
             "image": (pixel_values,), "text": (input_ids, attention_mask),
@@ -230,19 +232,25 @@ class MmkpForKeypointDetection(MmkpPreTrainedModel):
         else:
             detected, loss_per_item = self._over_subsets(encoded, subset_mask, labels, blind_targets)
         keypoints_xy, scores = self.read(detected)
-        return MmkpKeypointOutput(
+        made = MmkpKeypointOutput(
             loss=None if loss_per_item is None else loss_per_item.mean(),
             keypoints_xy=keypoints_xy, scores=scores, raw=detected.stages[-1], image_to_input=image_to_input,
             visibility=None if detected.visibility is None else detected.visibility.sigmoid(),
             loss_per_item=loss_per_item,
             instances=self.people(detected) if self.finds_people and not self.training else None,
         )  # fmt: skip
+        return made.to_tuple() if return_dict is False else made
 
     def encode(self, inputs: dict[str, tuple], modality_mask: Tensor | None = None) -> Encoded:
         """Tokens of every modality that is there; an encoder never sees an item in which its modality is absent."""
         given = {m: parts for m, parts in inputs.items() if m in self.modalities and parts[0] is not None}
         if not given:
             raise InputError("inputs", expected=f"at least one of {', '.join(self.modalities)}", got="none of them")
+        if "image" in given and given["image"][0].shape[1:] != (3, *self.config.input_size_hw):
+            raise InputError(
+                "pixel_values", expected=f"(B, 3, {', '.join(map(str, self.config.input_size_hw))})",
+                got=str(tuple(given["image"][0].shape)), remedy="MmkpProcessor makes them.",
+            )  # fmt: skip
         present = self._presence(given, modality_mask)
         tokens, masks = {}, {}
         for m, parts in given.items():

@@ -187,4 +187,5 @@ def from_columns(columns: Mapping[str, Any]) -> Any:
 
 def is_single(given: Any) -> bool:
     """Whether an argument is one input rather than many."""
-    return given is None or isinstance(given, (str, bytes, Mapping, Image.Image, Sample)) or hasattr(given, "ndim")
+    whole = (str, bytes, Mapping, Image.Image, Sample)
+    return given is None or isinstance(given, whole) or hasattr(given, "ndim") or hasattr(given, "read")

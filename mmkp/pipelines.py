@@ -308,7 +308,7 @@ def _as_transformers(inputs: Any) -> Any:
 
 
 def _check(name: str, value: Any) -> None:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
     if name in ("threshold", "find_threshold") and not (is_number and 0 <= value <= 1):
         raise InputError(name, expected="a score of 0 to 1", got=repr(value))
     if name == "top_k" and not (is_number and value == int(value) and value >= 1):

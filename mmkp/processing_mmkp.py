@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,7 +75,7 @@ class MmkpProcessor(ProcessorMixin):
         """Inputs of the model. Any modality may be left out, for all items or (None in a list) for some.
 
         Args:
-            images: PIL pictures or (H, W, 3) uint8 arrays.
+            images: PIL pictures, (H, W, 3) uint8 arrays or (3, H, W) uint8 tensors.
             text: what is said, with `|` at the picture's moment where that is known.
             audio: (T,) float arrays in [-1, 1].
             sampling_rate: Hz, for all or for each.
@@ -95,7 +95,8 @@ class MmkpProcessor(ProcessorMixin):
         """
         _check_call(return_tensors, kwargs)
         lists = {
-            "image": _as_list(images, (Image.Image, np.ndarray)), "text": _as_list(text, (str,)),
+            "image": _as_list(images, (Image.Image, np.ndarray, torch.Tensor)),
+            "text": _as_list(text, (str,)),
             "audio": _as_list(_as_array(audio), (np.ndarray, torch.Tensor)),
         }  # fmt: skip
         sizes = {len(v) for v in lists.values() if v is not None}
@@ -112,7 +113,7 @@ class MmkpProcessor(ProcessorMixin):
                 "inputs", expected="a modality for every item", got=f"none for item {int(mask.any(1).int().argmin())}"
             )
         boxes = [boxes] if boxes is not None and _is_one_box(boxes) else boxes
-        times = [audio_times] if isinstance(audio_times, (int, float)) else audio_times
+        times = [audio_times] if isinstance(audio_times, (int, float, np.number)) else audio_times
         for name, given in (("boxes", boxes), ("audio_times", times)):
             if given is not None and len(given) != count:
                 raise InputError(name, expected=f"one for each of {count} items", got=f"{len(given)}")
@@ -140,6 +141,8 @@ class MmkpProcessor(ProcessorMixin):
             if box is not None or image is not None:
                 size = (0, 0) if image is None else as_rgb(image).shape[:2]
                 made[i] = self.image_processor.affine(box, (size[0], size[1]))
+                if image is not None:
+                    _check_within(made[i], self.image_processor.size_hw, (size[0], size[1]), box)
         return made
 
     def _pixels(self, images: list, affines: np.ndarray) -> torch.Tensor:
@@ -188,7 +191,8 @@ class MmkpProcessor(ProcessorMixin):
     def _sounds(self, sounds: list, sampling_rate: Any, times: Sequence | None) -> dict[str, torch.Tensor]:
         rate = self.feature_extractor.sampling_rate
         many = isinstance(sampling_rate, (list, tuple, np.ndarray))
-        rates = list(sampling_rate) if many else [sampling_rate] * len(sounds)
+        many = many and np.ndim(sampling_rate) > 0
+        rates = [_rate(r) for r in sampling_rate] if many else [_rate(sampling_rate)] * len(sounds)
         if len(rates) != len(sounds):
             raise InputError(
                 "sampling_rate", expected=f"one, or one for each of {len(sounds)} items", got=str(len(rates))
@@ -230,9 +234,11 @@ class MmkpProcessor(ProcessorMixin):
         """
         assert outputs.keypoints_xy is not None and outputs.scores is not None
         points = outputs.keypoints_xy.detach().double()
-        if target_sizes is not None and len(target_sizes) != len(points):
+        if target_sizes is not None and (
+            len(target_sizes) != len(points) or any(np.ndim(s) == 0 for s in target_sizes)
+        ):
             raise InputError(
-                "target_sizes", expected=f"one for each of {len(points)} items", got=str(len(target_sizes))
+                "target_sizes", expected=f"(height, width) for each of {len(points)} items", got=str(target_sizes)[:80]
             )
         affine = torch.full((len(points), 2, 3), torch.nan, dtype=torch.float64)
         if outputs.image_to_input is not None:
@@ -266,7 +272,8 @@ def _as_list(value: Any, single: tuple[type, ...]) -> list | None:
         return None
     if isinstance(value, single) and not (isinstance(value, (np.ndarray, torch.Tensor)) and value.ndim > 3):
         return [value]
-    return list(value)
+    many = isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping))
+    return list(value) if many else [value]  # what is none of them is refused as an item, by what it should be
 
 
 def _as_array(audio: Any) -> Any:
@@ -290,7 +297,28 @@ def _check_call(return_tensors: str | None, more: dict[str, Any]) -> None:
 
 
 def _is_one_box(boxes: Any) -> bool:
-    return len(boxes) == 4 and all(b is not None and np.ndim(b) == 0 for b in boxes)
+    return isinstance(boxes, Mapping) or (
+        len(boxes) == 4 and all(isinstance(b, (int, float, np.number)) for b in boxes)
+    )
+
+
+def _check_within(affine: np.ndarray, size_hw: Sequence[int], image_hw: tuple[int, int], box: Any) -> None:
+    """Refuse a box beside the picture."""
+    corners = np.array([[-0.5, -0.5], [image_hw[1] - 0.5, image_hw[0] - 0.5]])
+    low, high = geometry.transform(corners, affine)
+    if (high <= -0.5).any() or (low >= np.array(size_hw[::-1]) - 0.5).any():
+        raise InputError("box", expected=f"one within {image_hw[1]} x {image_hw[0]} px", got=str(box))
+
+
+def _rate(rate: Any) -> Any:
+    """A rate in Hz as a plain int where it is one; None and what is none stay, to be refused by name."""
+    if isinstance(rate, (torch.Tensor, np.ndarray)) and rate.ndim == 0:
+        rate = rate.item()
+    if rate is None:
+        return None
+    if isinstance(rate, bool) or not isinstance(rate, (int, float, np.number)) or not float(rate).is_integer():
+        raise InputError("sampling_rate", expected="a whole number of Hz", got=repr(rate))
+    return int(rate)
 
 
 def _check_text(text: Any) -> None:

@@ -111,6 +111,16 @@ def test_stale_predictions_are_not_used(mmkp, run_folder, grid_root, tmp_path):
     assert json.loads((tmp_path / "summary.json").read_text())["n"] == 60
 
 
+def test_predict_cuts_a_long_text_around_its_cursor(mmkp, run_folder, tmp_path):
+    text = "before " * 40 + "bin bl|ue at" + " after" * 40
+    code, printed, said = mmkp("predict", "-m", run_folder, "-o", tmp_path / "out", "--text", text)
+    assert code == 0
+    assert "1 instance(s) from text" in printed
+    assert "note: the text is longer than the model reads" in said
+    assert "bin bl|ue at" in said
+    assert len(said) < len(text)
+
+
 @pytest.mark.parametrize("given", [("image",), ("text",), ("audio",), ("image", "text", "audio")])
 def test_predict_from_any_subset(mmkp, run_folder, photo, wav, tmp_path, given):
     options = {"image": ["--image", photo], "text": ["--text", "bin bl|ue"], "audio": ["--audio", wav]}
@@ -176,7 +186,6 @@ def bad_files(folder: Path) -> dict[str, Path]:
         (["--audio", "{folder}/nan.wav"], "NaN or infinite"),
         (["--audio", "{folder}/text.png"], "a sound file"),
         (["--text", ""], "Leave the text out"),
-        (["--text", "x" * 10_000], "at most 128 tokens"),
         (["--text", "a", "--box", "1,2,3"], "x,y,width,height"),
         (["--text", "a", "--box", "1,2,0,4"], "with an area"),
         (["--text", "a", "--box", "nan,2,3,4"], "x,y,width,height"),

@@ -76,13 +76,15 @@ def check_audio(samples: np.ndarray, rate_hz: int, where: str = "audio") -> Floa
     """Mono samples that can be heard.
 
     Args:
-        samples: (T,) or (T, channels) with one or two channels, in [-1, 1], or integers of full scale.
+        samples: (T,), (T, channels) or (channels, T) with one or two channels, in [-1, 1], or integers of full scale.
         rate_hz: sampling rate.
 
     Raises:
         InputError: no or too few samples, more than two channels, NaN or infinity, another scale, a rate that is none.
     """
     samples = _as_fractions(np.asarray(samples), where)
+    if samples.ndim == 2 and samples.shape[0] <= MAX_CHANNELS < samples.shape[1]:
+        samples = samples.T  # channels first, as torchaudio has them
     if not 1000 <= rate_hz <= 768_000:
         raise InputError(where, expected="a sampling rate of 1 to 768 kHz", got=f"{rate_hz} Hz")
     if samples.ndim > 2 or (samples.ndim == 2 and samples.shape[1] > MAX_CHANNELS):

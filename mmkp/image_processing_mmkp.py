@@ -21,6 +21,7 @@ TURNED = (
     "the picture's EXIF data says that it is to be turned, and it is taken as it lies: "
     "PIL.ImageOps.exif_transpose(image) turns it upright"
 )
+BOX = "x, y, width, height in px, with an area"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -77,14 +78,11 @@ class MmkpImageProcessor(BaseImageProcessor):
 
     def affine(self, box_xywh: Sequence[float] | None, image_hw: tuple[int, int]) -> np.ndarray:
         """Image frame -> input frame for a box, or for the whole picture."""
-        if isinstance(box_xywh, Mapping) and {"x", "y", "width", "height"} == set(box_xywh):  # as the pipeline tells it
-            box_xywh = [box_xywh[k] for k in ("x", "y", "width", "height")]
+        box = geometry.whole_image_box(image_hw) if box_xywh is None else as_box(box_xywh)
         try:
-            box = geometry.whole_image_box(image_hw) if box_xywh is None else np.asarray(box_xywh, dtype=np.float64)
             return geometry.crop_affine(box, self.size_hw)
-        except (TypeError, ValueError, IndexError) as error:
-            got = np.round(box_xywh, 3).tolist() if isinstance(box_xywh, np.ndarray) else box_xywh
-            raise InputError("box", expected="x, y, width, height in px, with an area", got=repr(got)[:80]) from error
+        except ValueError as error:
+            raise InputError("box", expected=BOX, got=str(box.tolist())) from error
 
     def normalize(self, crops: np.ndarray) -> torch.Tensor:
         """(B, h, w, 3) uint8 -> (B, 3, h, w) float32, channels last in memory."""
@@ -92,6 +90,24 @@ class MmkpImageProcessor(BaseImageProcessor):
         mean = torch.tensor(self.image_mean).view(1, 3, 1, 1) * 255
         std = torch.tensor(self.image_std).view(1, 3, 1, 1) * 255
         return pixels.sub_(mean).div_(std)
+
+
+def as_box(box: Any) -> np.ndarray:
+    """Four numbers, or a mapping as the pipeline returns it, as (4,) xywh px.
+
+    Raises:
+        InputError: anything else.
+    """
+    sides = ("x", "y", "width", "height")
+    if isinstance(box, Mapping) and set(box) == set(sides):
+        box = [box[k] for k in sides]
+    try:
+        made = np.asarray(box, dtype=np.float64)
+    except (TypeError, ValueError):
+        made = np.empty(0)
+    if made.shape != (4,):
+        raise InputError("box", expected=BOX, got=repr(box)[:80])
+    return made
 
 
 def as_rgb(image: Any) -> np.ndarray:

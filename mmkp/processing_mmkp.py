@@ -15,7 +15,7 @@ from mmkp import geometry
 from mmkp.data.timing import around_cursor
 from mmkp.errors import InputError, nearest
 from mmkp.features import MmkpFeatureExtractor
-from mmkp.image_processing_mmkp import MmkpImageProcessor, as_rgb
+from mmkp.image_processing_mmkp import MmkpImageProcessor, as_box, as_rgb
 from mmkp.loading.source import HUB_OPTIONS, find
 from mmkp.modeling_mmkp import MmkpKeypointOutput
 
@@ -141,8 +141,8 @@ class MmkpProcessor(ProcessorMixin):
             if box is not None or image is not None:
                 size = (0, 0) if image is None else as_rgb(image).shape[:2]
                 made[i] = self.image_processor.affine(box, (size[0], size[1]))
-                if image is not None:
-                    _check_within(made[i], self.image_processor.size_hw, (size[0], size[1]), box)
+                if image is not None and box is not None:
+                    _check_within(as_box(box), (size[0], size[1]))
         return made
 
     def _pixels(self, images: list, affines: np.ndarray) -> torch.Tensor:
@@ -302,12 +302,11 @@ def _is_one_box(boxes: Any) -> bool:
     )
 
 
-def _check_within(affine: np.ndarray, size_hw: Sequence[int], image_hw: tuple[int, int], box: Any) -> None:
+def _check_within(box_xywh: np.ndarray, image_hw: tuple[int, int]) -> None:
     """Refuse a box beside the picture."""
-    corners = np.array([[-0.5, -0.5], [image_hw[1] - 0.5, image_hw[0] - 0.5]])
-    low, high = geometry.transform(corners, affine)
-    if (high <= -0.5).any() or (low >= np.array(size_hw[::-1]) - 0.5).any():
-        raise InputError("box", expected=f"one within {image_hw[1]} x {image_hw[0]} px", got=str(box))
+    low, high = box_xywh[:2], box_xywh[:2] + box_xywh[2:]
+    if (low >= np.array(image_hw[::-1]) - 0.5).any() or (high <= -0.5).any():
+        raise InputError("box", expected=f"one within {image_hw[1]} x {image_hw[0]} px", got=str(box_xywh.tolist()))
 
 
 def _rate(rate: Any) -> Any:

@@ -163,7 +163,13 @@ class MmkpProcessor(ProcessorMixin):
         limit = self.tokenizer.model_max_length
         if len(text) < limit // 4:  # UTF-8 has at most four bytes a letter, other vocabularies fewer tokens than bytes
             return text
-        return around_cursor(text, lambda part: len(self.tokenizer(part, verbose=False)["input_ids"]) <= limit)
+        return around_cursor(text, lambda part: len(self._coded(part)["input_ids"]) <= limit)
+
+    def _coded(self, text: str | list[str], **options: Any) -> Any:
+        """The tokenizer's answer; what only looks like one of its special tokens ("</s>") is text like any other."""
+        if isinstance(self.tokenizer, ByT5Tokenizer):
+            options["split_special_tokens"] = True
+        return self.tokenizer(text, verbose=False, **options)
 
     def texts(self, texts: Sequence[str | None]) -> dict[str, torch.Tensor]:
         """input_ids and attention_mask (B, L); an absent text is a blank row.
@@ -175,8 +181,7 @@ class MmkpProcessor(ProcessorMixin):
             if text is not None:
                 _check_text(text)
         limit = self.tokenizer.model_max_length
-        coded = self.tokenizer(["" if t is None else t for t in texts], padding=True, return_attention_mask=True,
-                               verbose=False)  # fmt: skip
+        coded = self._coded(["" if t is None else t for t in texts], padding=True, return_attention_mask=True)
         longest = max(sum(row) for row in coded["attention_mask"])
         if longest > limit:
             raise InputError(

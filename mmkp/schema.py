@@ -143,4 +143,13 @@ def parse_schema(data: Any, where: str = "schema") -> KeypointSchema:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"schema {where} {place}".strip(), got=first["msg"]) from error
+        if first["type"] == "extra_forbidden":
+            known = (Normalizer if place.startswith("normalizer.") else KeypointSchema).model_fields
+            key = str(first["loc"][-1])
+            raise InputError(
+                f"schema {where}", expected=f"keys of {', '.join(known)}", got=repr(key), remedy=nearest(key, known)
+            ) from error
+        raise InputError(
+            f"schema {where} {place}".strip(), expected="a schema that fits together",
+            got=first["msg"].removeprefix("Value error, "), remedy="docs/custom_data.md shows one.",
+        ) from error  # fmt: skip

@@ -114,6 +114,14 @@ def test_a_picture_that_would_be_turned_is_told(processor, tmp_path):
     assert torch.equal(upright, processor(images=np.rot90(PICTURE, -1).copy())["pixel_values"])
 
 
+def test_what_looks_like_a_special_token_is_text(processor):
+    """Of a tokenizer of bytes: 3 more than the byte, and 1 for the end."""
+    coded = processor(text=["a</s>b", "<pad>"])
+    expected = [byte + 3 for byte in b"a</s>b"]
+    assert coded["input_ids"][0].tolist() == [*expected, 1]
+    assert coded["attention_mask"].sum(1).tolist() == [7, 6]
+
+
 def test_the_models_own_door(model, processor):
     inputs = processor(images=PICTURE)
     whole = model(**inputs)

@@ -123,7 +123,7 @@ def test_normalizers():
         ({"keypoints": ["a", "a", "b"]}, "all names must differ"),
         ({"keypoints": []}, "at least one name"),
         ({"normalizer": {"name": "d", "kind": "distance", "points": [1]}}, "takes two points"),
-        ({"skeleton": []}, "Extra inputs"),
+        ({"skeleton": []}, "expected keys of name, keypoints, .*, got 'skeleton'"),
     ],
 )
 def test_a_wrong_schema_is_refused_by_its_fault(change, message):

@@ -154,7 +154,12 @@ class _Reading:
         time_s, start_s, end_s = _times(values, notes)
         text = parse_text(values.get("text"), notes)
         if image is None and audio is None and text is None:
-            raise BadField("bad row", "neither a picture nor text nor sound is left")
+            named = {"file_name", "audio", "text"} & set(values)
+            given = ", ".join(map(str, values))[:80] or "nothing"
+            raise BadField(
+                "bad row", "neither a picture nor text nor sound is left" if named
+                else f"expected file_name, audio or text, got only {given}",
+            )  # fmt: skip
         points_xy, visible = parse_keypoints(values.get("keypoints"), self.schema, notes)
         file_name = _plain(values, "file_name") or _plain(values, "audio")
         return Row(

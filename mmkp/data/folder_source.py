@@ -67,7 +67,9 @@ def _read_lines(file: Path) -> list[tuple[str, list[Note]]]:
 
 
 def _read_jsonl(file: Path, name: str) -> Iterator[Record]:
-    for number, (line, notes) in enumerate(_read_lines(file), 1):
+    lines = _read_lines(file)
+    _check_lines([line for line, _ in lines], name)
+    for number, (line, notes) in enumerate(lines, 1):
         if not line.strip():
             continue
         record = Record(number, f"{name} line {number}", None, notes)
@@ -84,6 +86,35 @@ def _read_jsonl(file: Path, name: str) -> Iterator[Record]:
         yield record
 
 
+def _check_lines(lines: list[str], name: str) -> None:
+    """Refuse a file that is one piece of JSON: every line of it would be a fault of its own."""
+    first = next((line.strip() for line in lines if line.strip()), "")
+    whole = first in ("{", "[", "[{")
+    if first.startswith("[{") and not whole:
+        try:
+            whole = isinstance(json.loads("\n".join(lines)), list)
+        except (ValueError, RecursionError):
+            whole = False
+    if whole:
+        raise InputError(
+            f"dataset file {name}", expected="JSON Lines, one object {...} on each line",
+            got=f"JSON that begins with {first[:30]}",
+            remedy="In Python: file.writelines(json.dumps(row) + '\\n' for row in rows).",
+        )  # fmt: skip
+
+
+def _check_header(header: list[str], name: str) -> None:
+    if not {"file_name", "audio", "text"} & set(header):
+        raise InputError(
+            f"dataset file {name}", expected="a first line of names, with file_name, audio or text among them",
+            got=", ".join(header[:6])[:80], remedy="Name the pictures' column file_name. A table with a column for each "
+            "coordinate is csv:PATH.",
+        )  # fmt: skip
+    twice = sorted({cell for cell in header if header.count(cell) > 1})
+    if twice:
+        raise InputError(f"dataset file {name}", expected="columns of different names", got=f"{', '.join(twice)} twice")
+
+
 def _read_csv(file: Path, name: str) -> Iterator[Record]:
     lines = _read_lines(file)
     head = next((i for i, (line, _) in enumerate(lines) if line.strip()), None)
@@ -91,6 +122,7 @@ def _read_csv(file: Path, name: str) -> Iterator[Record]:
         return
     delimiter = max(",;\t", key=lines[head][0].count)
     header = [cell.strip() for cell in _cells(lines[head][0], delimiter)]
+    _check_header(header, name)
     position = head + 1
     while position < len(lines):
         cells, end = _csv_row(lines, position, len(header), delimiter)

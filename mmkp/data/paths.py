@@ -38,7 +38,8 @@ def inside(root: Path, name: str) -> Path:
     if not name.strip() or "\0" in name:
         raise PathFault("missing file", f"{name!r} is no file name")
     if _leaves(name):
-        raise PathFault("path escape", f"{name!r} leads out of the dataset's folder")
+        absolute = "is absolute; names are relative to" if ".." not in name else "leads out of"
+        raise PathFault("path escape", f"{name!r} {absolute} the dataset's folder")
     base = os.path.realpath(root)
     try:
         path = os.path.join(base, name)
@@ -53,8 +54,18 @@ def inside(root: Path, name: str) -> Path:
     except OSError as error:  # a name too long for the file system
         raise PathFault("missing file", f"{name[:80]!r} cannot be looked up: {error}") from error
     if not found:
-        raise PathFault("missing file", f"no file {name!r} in the dataset's folder")
+        raise PathFault("missing file", f"no file {name!r} in the dataset's folder{_other_case(path)}")
     return Path(path)
+
+
+def _other_case(path: str) -> str:
+    """A hint where the file is there under other capitals, which some systems do not tell apart."""
+    folder, wanted = os.path.split(path)
+    try:
+        found = next((entry for entry in os.listdir(folder) if entry.lower() == wanted.lower()), None)
+    except OSError:
+        return ""
+    return f", but {found!r}" if found else ""
 
 
 def _leaves(name: str) -> bool:

@@ -351,7 +351,11 @@ def test_no_bytes_crash_the_reader(root, data, name):
     for old in root.glob("metadata.*"):
         old.unlink()
     (root / name).write_bytes(data)
-    table = read_folder(root)
+    try:
+        table = read_folder(root)
+    except InputError as error:
+        assert name in str(error)  # the table as a whole is none
+        return
     assert all(row.keypoints_xy.shape == (5, 2) for row in table.rows)
     assert all(fault.kind and fault.where and fault.message for fault in table.faults)
 

@@ -107,8 +107,8 @@ def _check_header(header: list[str], name: str) -> None:
     if not {"file_name", "audio", "text"} & set(header):
         raise InputError(
             f"dataset file {name}", expected="a first line of names, with file_name, audio or text among them",
-            got=", ".join(header[:6])[:80], remedy="Name the pictures' column file_name. A table with a column for each "
-            "coordinate is csv:PATH.",
+            got=", ".join(header[:6])[:80], remedy="Name the pictures' column file_name. A table with columns of "
+            "coordinates is csv:PATH.",
         )  # fmt: skip
     twice = sorted({cell for cell in header if header.count(cell) > 1})
     if twice:

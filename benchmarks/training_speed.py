@@ -1,6 +1,6 @@
 """What a training step, a forward pass and a batch cost, as ratios within one run, on the embedded talker data.
 
-    python benchmarks/training_speed.py [--recipe recipes/quickstart.yaml] [--out FILE] [--rounds 40] [a.b=c ...]
+    python benchmarks/training_speed.py [--recipe recipes/quickstart.yaml] [--out FILE] [--rounds 40] [--only TABLE] [a.b=c]
 
 step       mmkp's optimizer step against a bare PyTorch loop: the same model, batches, clipping and AdamW, without
            Accelerate; nothing averaged, nothing written. Rounds take turns, so that a machine that slows down
@@ -258,6 +258,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--batch", type=int, default=0)
     parser.add_argument("--peak-tflops", type=float, default=0.0)
+    parser.add_argument("--only", choices=["step", "fusion", "processes", "memory"], help="one of the tables")
     parser.add_argument("--part", choices=["rate", "memory"], help=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_args()
@@ -268,10 +269,13 @@ def main() -> None:
             if told:
                 print(json.dumps(told), flush=True)
             return
-        made = [*step_lines(options, scratch), "", *fusion_lines(options, scratch), "", *process_lines(options), "",
-                *memory_lines(options)]  # fmt: skip
-        if torch.cuda.is_available():
-            made += ["", *gpu_lines(options, scratch)]
+        tables = {
+            "step": partial(step_lines, options, scratch), "fusion": partial(fusion_lines, options, scratch),
+            "processes": partial(process_lines, options), "memory": partial(memory_lines, options),
+        }  # fmt: skip
+        made = [line for name, table in tables.items() if options.only in (None, name) for line in (*table(), "")]
+        if torch.cuda.is_available() and options.only is None:
+            made += gpu_lines(options, scratch)
     print("\n".join(made))
     if options.out:
         options.out.write_text("\n".join(made) + "\n")

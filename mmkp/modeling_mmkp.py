@@ -15,7 +15,7 @@ from mmkp import losses
 from mmkp.calibration import temper
 from mmkp.codecs import make_codec
 from mmkp.configuration_mmkp import MODALITIES, MmkpConfig
-from mmkp.criteria import make_criterion
+from mmkp.criteria import make_criterion, point_weights
 from mmkp.encoders import make_encoder
 from mmkp.encoders.text import as_mask
 from mmkp.errors import InputError
@@ -177,7 +177,7 @@ class MmkpForKeypointDetection(MmkpPreTrainedModel):
         self.criterion = make_criterion(codec_name=config.codec["name"], codec=self.codec, schema=self.schema, **loss)
         # The training set's mean shape, in [0, 1] of the input's width and height: what is known without looking.
         self.register_buffer("mean_shape", torch.full((count, 2), 0.5))
-        self.register_buffer("loss_weight", _point_weights(self.schema, group_weights))
+        self.register_buffer("loss_weight", point_weights(self.schema, group_weights))
         self.post_init()
 
     def make_finder(self) -> Finder:
@@ -393,14 +393,3 @@ def head_stride(config: MmkpConfig) -> int:
             "finer", got=str(config.image_config.stride),
         )  # fmt: skip
     return config.image_config.stride // finer
-
-
-def _point_weights(schema: KeypointSchema, group_weights: dict[str, float] | None) -> Tensor:
-    weights = torch.ones(schema.num_keypoints)
-    for group, weight in (group_weights or {}).items():
-        if group not in schema.groups:
-            raise InputError(
-                "loss.group_weights", expected=f"a group of {schema.name}: {', '.join(schema.groups)}", got=repr(group)
-            )
-        weights[list(schema.groups[group])] = float(weight)
-    return weights

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from mmkp.criteria.heatmap import HeatmapCriterion
 from mmkp.criteria.heatmap_regression import HeatmapRegressionCriterion
@@ -51,3 +52,19 @@ def make_criterion(name: str, codec_name: str, codec: Any, schema: KeypointSchem
         return factory(codec, schema, **options)
     except TypeError as error:
         raise InputError(f"loss {name}", expected="options that it has", got=str(options)) from error
+
+
+def point_weights(schema: KeypointSchema, group_weights: dict[str, float] | None) -> Tensor:
+    """(K,) the weight of each keypoint's loss: 1, or what its group of the schema is given.
+
+    Raises:
+        InputError: a group that the schema lacks.
+    """
+    weights = torch.ones(schema.num_keypoints)
+    for group, weight in (group_weights or {}).items():
+        if group not in schema.groups:
+            raise InputError(
+                "loss.group_weights", expected=f"a group of {schema.name}: {', '.join(schema.groups)}", got=repr(group)
+            )
+        weights[list(schema.groups[group])] = float(weight)
+    return weights

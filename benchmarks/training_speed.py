@@ -1,6 +1,6 @@
 """What a training step, a forward pass and a batch cost, as ratios within one run, on the embedded talker data.
 
-    python benchmarks/training_speed.py [--recipe recipes/quickstart.yaml] [--out FILE] [--rounds 40] [--only TABLE] [a.b=c]
+    python benchmarks/training_speed.py [--recipe FILE] [--out FILE] [--rounds 40] [--only TABLE] [a.b=c ...]
 
 step       mmkp's optimizer step against a bare PyTorch loop: the same model, batches, clipping and AdamW, without
            Accelerate; nothing averaged, nothing written. Rounds take turns, so that a machine that slows down

@@ -229,7 +229,7 @@ def _print_summary(summary: dict, out: Path) -> None:
     for condition, rows in summary["conditions"].items():
         typer.echo(f"{condition}: NME / {summary['protocol']['normalizer']}, n = {summary['n']}")
         for subset, entry in rows.items():
-            if entry["nme"].get("reason", "").startswith("no item"):
+            if not entry["nme"]["n"]:
                 continue
             groups = "  ".join(f"{g} {number(e)}" for g, e in entry["nme"]["groups"].items() if g in ("lips", "eyes"))
             typer.echo(f"  {subset:<18} {number(entry['nme'])}  {groups}")

@@ -110,6 +110,17 @@ def as_box(box: Any) -> np.ndarray:
     return made
 
 
+def check_within(boxes_xywh: np.ndarray, image_hw: tuple[int, int]) -> None:
+    """Refuse boxes (N, 4) of which one lies beside the picture.
+
+    Raises:
+        InputError: so it is.
+    """
+    low, high = boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]
+    if ((low >= image_hw[::-1]) | (high <= 0)).any():
+        raise InputError("box", expected=f"one within {image_hw[1]} x {image_hw[0]} px", got=str(boxes_xywh.tolist()))
+
+
 def as_rgb(image: Any) -> np.ndarray:
     """A PIL picture, an array (H, W, 3) or (H, W), or a tensor (3, H, W) as (H, W, 3) uint8.
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from mmkp.data.sample import MODALITIES, Sample
 from mmkp.errors import InputError, choose, nearest
+from mmkp.image_processing_mmkp import check_within
 from mmkp.media import TIMEOUT_S, load_audio, load_image
 
 BLANK_PX = 512  # the side of the frame that a text or a sound gets its keypoints in, where no box is given
@@ -121,9 +122,7 @@ def as_boxes(box: Any, box_format: str = "xywh", size_hw: tuple[int, ...] | None
     if not (np.isfinite(boxes).all() and (boxes[:, 2:] > 0).all()):
         raise InputError("box", expected=f"{BOX_FORMS}, with an area", got=str(boxes.tolist()))
     if size_hw is not None:
-        low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
-        if ((low >= size_hw[::-1]) | (high <= 0)).any():
-            raise InputError("box", expected=f"one within {size_hw[1]} x {size_hw[0]} px", got=str(boxes.tolist()))
+        check_within(boxes, (size_hw[0], size_hw[1]))
     return boxes
 
 

@@ -15,7 +15,7 @@ from mmkp import geometry
 from mmkp.data.timing import around_cursor
 from mmkp.errors import InputError, nearest
 from mmkp.features import MmkpFeatureExtractor
-from mmkp.image_processing_mmkp import MmkpImageProcessor, as_box, as_rgb
+from mmkp.image_processing_mmkp import MmkpImageProcessor, as_box, as_rgb, check_within
 from mmkp.loading.source import HUB_OPTIONS, find
 from mmkp.modeling_mmkp import MmkpKeypointOutput
 
@@ -142,7 +142,7 @@ class MmkpProcessor(ProcessorMixin):
                 size = (0, 0) if image is None else as_rgb(image).shape[:2]
                 made[i] = self.image_processor.affine(box, (size[0], size[1]))
                 if image is not None and box is not None:
-                    _check_within(as_box(box), (size[0], size[1]))
+                    check_within(as_box(box)[None], (size[0], size[1]))
         return made
 
     def _pixels(self, images: list, affines: np.ndarray) -> torch.Tensor:
@@ -305,13 +305,6 @@ def _is_one_box(boxes: Any) -> bool:
     return isinstance(boxes, Mapping) or (
         len(boxes) == 4 and all(isinstance(b, (int, float, np.number)) for b in boxes)
     )
-
-
-def _check_within(box_xywh: np.ndarray, image_hw: tuple[int, int]) -> None:
-    """Refuse a box beside the picture."""
-    low, high = box_xywh[:2], box_xywh[:2] + box_xywh[2:]
-    if (low >= np.array(image_hw[::-1]) - 0.5).any() or (high <= -0.5).any():
-        raise InputError("box", expected=f"one within {image_hw[1]} x {image_hw[0]} px", got=str(box_xywh.tolist()))
 
 
 def _rate(rate: Any) -> Any:

@@ -12,7 +12,7 @@ from mmkp.evaluation.predict import all_subsets, effective_condition, needed
 from mmkp.evaluation.predictions import Predictions
 from mmkp.evaluation.run import untold
 from mmkp.evaluation.score import GroupBootstrap, summarize
-from mmkp.schema import load_schema
+from mmkp.schema import Normalizer, load_schema
 
 
 def test_an_interval_is_over_groups_not_items():
@@ -190,6 +190,15 @@ def test_a_normalizer_that_no_item_has_is_refused():
     made = Predictions(np.arange(6).astype(str), np.array(list("abcdef")), points, np.zeros((6, 4)), points)
     made.visible["clear"], made.keypoints_xy["clear", "image"] = np.full((6, 68), 2), points
     with pytest.raises(InputError, match="got none of 6. Label right_eye_0 and left_eye_3"):
+        summarize(made, schema, {})
+
+
+def test_a_box_without_area_is_said_so():
+    points = np.random.default_rng(0).uniform(0, 90, (6, 5, 2))
+    made = Predictions(np.arange(6).astype(str), np.array(list("abcdef")), points, np.zeros((6, 4)), points)
+    made.visible["clear"], made.keypoints_xy["clear", "image"] = np.full((6, 5), 2), points
+    schema = load_schema("face5").model_copy(update={"normalizer": Normalizer(name="side", kind="box_side")})
+    with pytest.raises(InputError, match="got none of 6. Give the rows a box that has an area"):
         summarize(made, schema, {})
 
 

@@ -69,7 +69,7 @@ def _table(rows: dict[str, Any], schema: KeypointSchema) -> list[str]:
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for subset, entry in rows.items():
         nme = entry["nme"]
-        if nme.get("reason", "").startswith("no item"):
+        if not nme["n"]:
             continue
         cells = [subset, number(nme), *(number(nme["groups"][g]) for g in groups), number(entry["pck"], 3)]
         cells += [number(entry[name], 3) if name in entry else "–" for name in told]

@@ -64,6 +64,8 @@ def summarize(
 
 
 def _remedy(schema: KeypointSchema) -> str:
+    if schema.normalizer.kind != "distance":
+        return "Give the rows a box that has an area."
     ends = " and ".join(schema.keypoints[i] for i in schema.normalizer.points)
     return f"Label {ends}, between which it is measured, or give the data a schema with another normalizer."
 

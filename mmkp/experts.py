@@ -6,7 +6,6 @@ The members stand on axis 1; their weights are 0 for who is absent and sum to 1 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import reduce
 from typing import Any
 
 import torch
@@ -29,8 +28,12 @@ def mix(members: Sequence[Float[Tensor, " B *rest"]], weights: Float[Tensor, "B 
 
 def total(members: Iterable[Float[Tensor, " B *rest"]], weights: Float[Tensor, "B M"]) -> Float[Tensor, " B *rest"]:
     """sum_m w_m x_m of members that hold numbers, whatever their weight."""
-    shares = (x * over(w, x).to(x.dtype) for x, w in zip(members, weights.unbind(1), strict=True))
-    return reduce(torch.add, shares)  # each is added as soon as it is made: a CPU's cache holds no more
+    shares = zip(members, weights.unbind(1), strict=True)
+    first, weight = next(shares)
+    joined = first * over(weight, first).to(first.dtype)
+    for x, w in shares:  # each is added as soon as it is made: a CPU's cache holds no more
+        joined = torch.addcmul(joined, x, over(w, x).to(x.dtype))
+    return joined
 
 
 class _Kept(torch.autograd.Function):
@@ -79,10 +82,11 @@ def join_logits(
     Returns:
         For the mixture at least log(1e-37), below which a float holds no probability.
     """
-    members = logits.float().unbind(1)
+    logits = logits.float()
     if kind == "product":  # what would normalise an expert is a constant factor
-        return mix(members, exponents(weights))
-    return mix([density(m) for m in members], weights).clamp_min(SMALLEST).log()
+        return mix(logits.unbind(1), exponents(weights))
+    present = kept(logits.flatten(0, 1), weights.flatten() > 0)
+    return total(density(present).unflatten(0, weights.shape).unbind(1), weights).clamp_min(SMALLEST).log()
 
 
 def join_gaussians(

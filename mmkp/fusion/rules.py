@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -32,18 +33,34 @@ def masked_weights(logits: Float[Tensor, " M"], present: Bool[Tensor, "B M"]) ->
 _LOW, _SERIES = -15.0, 0.5
 
 
+def _exp_(x: Tensor) -> Tensor:
+    """The exponential in place; on a CPU NumPy's, which takes half of torch's time (NumPy 2.4, torch 2.14)."""
+    return _in_place(np.exp, x) if x.device.type == "cpu" else x.exp_()
+
+
+def _log_(x: Tensor) -> Tensor:
+    """The logarithm in place; on a CPU NumPy's, which takes a third of torch's time."""
+    return _in_place(np.log, x) if x.device.type == "cpu" else x.log_()
+
+
+def _in_place(function: np.ufunc, x: Tensor) -> Tensor:
+    values = x.numpy()
+    function(values, out=values)
+    return x
+
+
 class _LogSoftplus(torch.autograd.Function):
     """log(softplus(x)); the gradient is sigmoid(x) / softplus(x)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         inner = x.clamp_min(_LOW)  # below, the value falls as x does, to a float's precision
-        small = inner.abs().neg_().exp_()
+        small = _exp_(inner.abs().neg_())
         above = small + 1
         small.sub_(above - 1).div_(above)  # what rounding 1 + small lost (Kahan)
-        softplus = above.log_().add_(small).add_(inner.relu())
+        softplus = _log_(above).add_(small).add_(inner.clamp_min(0))
         ctx.save_for_backward(x, softplus)
-        return softplus.log().add_(torch.add(x, -_LOW, out=small).clamp_max_(0))
+        return _log_(small.copy_(softplus)).add_(torch.sub(x, inner, out=inner))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
@@ -56,13 +73,13 @@ class _InverseLogSoftplus(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, y: Tensor) -> Tensor:
-        softplus = y.exp()
+        softplus = _exp_(y.clone())
         small, large = softplus.clamp_max(_SERIES), softplus.clamp_min(_SERIES)
         # log(expm1(s)) = log(s) + s / 2 + s^2 / 24 - s^4 / 2880 ... = s + log(1 - exp(-s))
         # each is held at the seam where it is not asked, and counted there once: faster than to choose
         series = small.square().mul_(-1 / 2880).add_(1 / 24).mul_(small).add_(0.5).mul_(small)
         series.add_(y.clamp_max(math.log(_SERIES)))
-        x = large.neg().exp_().neg_().add_(1).log_().add_(large).add_(series).sub_(math.log(math.expm1(_SERIES)))
+        x = _log_(_exp_(large.neg()).neg_().add_(1)).add_(large).add_(series).sub_(math.log(math.expm1(_SERIES)))
         ctx.save_for_backward(x, softplus)
         return x
 
@@ -141,7 +158,8 @@ class FusionRule(nn.Module):
             given = [g.float() for g in given]
             factors = (log_softplus(kept(g, w > 0)) for g, w in zip(given, weights.unbind(1), strict=True))
             joined, count = inverse_log_softplus(total(factors, weights)), present.sum(1)
-            joined = kept(joined, count > 1) + kept(mix(given, weights), count == 1)
+            if joined.device.type != "cpu" or (count < 2).any():  # to ask a GPU would make the process wait for it
+                joined = kept(joined, count > 1) + kept(mix(given, weights), count == 1)
         return joined.to(parts[there[0]].dtype)
 
     def mean(self, parts: dict[str, Float[Tensor, "B K"]], present: Bool[Tensor, "B M"]) -> Float[Tensor, "B K"]:

@@ -32,7 +32,7 @@ def total(members: Iterable[Float[Tensor, " B *rest"]], weights: Float[Tensor, "
     first, weight = next(shares)
     joined = first * over(weight, first).to(first.dtype)
     for x, w in shares:  # each is added as soon as it is made: a CPU's cache holds no more
-        joined = torch.addcmul(joined, x, over(w, x).to(x.dtype))
+        joined.addcmul_(x, over(w, x).to(x.dtype))
     return joined
 
 
@@ -52,6 +52,8 @@ class _Kept(torch.autograd.Function):
 
 def kept(x: Float[Tensor, " B *rest"], keep: Bool[Tensor, " B"]) -> Float[Tensor, " B *rest"]:
     """The items that are to be kept; 0 in place of the others, NaN included, and no gradient to them."""
+    if keep.device.type == "cpu" and bool(keep.all()):  # a GPU is not asked, which would have to wait
+        return x
     return _Kept.apply(x, keep)
 
 

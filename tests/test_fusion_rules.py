@@ -81,6 +81,23 @@ def test_both_are_exact_to_a_floats_precision(low):
     torch.testing.assert_close(inverse_log_softplus(y).double(), exact, rtol=5e-7, atol=5e-7)
 
 
+@pytest.mark.parametrize("far", [-500.0, -90.0, 90.0, 2000.0])
+def test_one_number_far_from_0_does_not_change_the_others(far):
+    x = torch.tensor([-12.0, -0.5, 0.0, 2.0, 30.0, far])
+    near = log_softplus(x[:5])
+    torch.testing.assert_close(log_softplus(x)[:5], near, rtol=5e-7, atol=5e-7)
+    assert log_softplus(x)[5].item() == pytest.approx(far if far < 0 else math.log(far), rel=1e-6)
+    y = torch.tensor([-12.0, -0.5, 0.0, 2.0, far if far < 0 else math.log(far)])
+    torch.testing.assert_close(inverse_log_softplus(y)[:4], inverse_log_softplus(y[:4]), rtol=5e-7, atol=5e-7)
+    assert inverse_log_softplus(y)[4].item() == pytest.approx(far, rel=1e-6)
+
+
+@pytest.mark.parametrize("function", [log_softplus, inverse_log_softplus])
+def test_what_is_not_a_number_stays_so_and_an_empty_batch_empty(function):
+    assert function(torch.tensor([0.5, math.nan])).isnan().tolist() == [False, True]
+    assert function(torch.zeros(0, 3)).shape == (0, 3)
+
+
 def logits(*weights: float) -> torch.Tensor:
     return torch.tensor(weights).log().view(1, 1, 1, -1)
 

@@ -14,7 +14,18 @@ from mmkp.commands.explain import explain
 from mmkp.commands.finder import fit_finder
 from mmkp.commands.finetune import finetune
 from mmkp.commands.push import models, push
-from mmkp.commands.shared import AudioOption, AudioTimeOption, ImageOption, ModelOption, OutOption, TextOption
+from mmkp.commands.shared import (
+    AudioOption,
+    AudioTimeOption,
+    FindWithOption,
+    ImageOption,
+    ModelOption,
+    OutOption,
+    TextOption,
+    WholeOption,
+    fitting,
+    tell_where_it_looks,
+)  # fmt: skip
 from mmkp.commands.study import study
 from mmkp.errors import InputError, MmkpError
 
@@ -119,10 +130,8 @@ def predict(
     box: Annotated[
         str | None, typer.Option(help="x,y,width,height in px; without, what the model finds, or the whole picture.")
     ] = None,
-    whole: Annotated[bool, typer.Option("--whole", help="Take the whole picture; find nothing.")] = False,
-    find_with: Annotated[
-        str | None, typer.Option(help="Another model that finds the faces, where this one cannot (a fine-tuned one).")
-    ] = None,
+    whole: WholeOption = False,
+    find_with: FindWithOption = None,
 ) -> None:
     """Predict keypoints from a picture, a text, a sound or any of them together."""
     from mmkp.media import from_cli, load_audio, load_image
@@ -133,16 +142,14 @@ def predict(
     picture = None if image is None else load_image(from_cli(image))
     sound = None if audio is None else load_audio(from_cli(audio))
     _quiet_transformers()
-    from mmkp.evaluation.single import learned_whole, predict_one, write_prediction
+    from mmkp.evaluation.single import predict_one, write_prediction
     from mmkp.hub import load
 
     loaded = load(model)
     finder = None if find_with is None else load(find_with)
-    if (box_xywh is not None or finder is not None) and learned_whole(loaded):
-        _say(f"note: {model} was fine-tuned on whole pictures; a crop is not what it learned from (--whole)")
-    if text is not None and "text" in loaded.model.modalities and (part := loaded.processor.fitting(text)) != text:
-        _say(f"note: the text is longer than the model reads; it is given {part!r}")
-        text = part
+    if picture is not None:
+        tell_where_it_looks(loaded, box_xywh is not None, whole, finder, _say)
+    text = fitting(loaded, text, _say)
     result = predict_one(loaded, picture, text, sound, audio_time, box_xywh, whole, finder)
     paths = write_prediction(result, picture, loaded, out)
     if not result["instances"]:

@@ -19,7 +19,7 @@ from hypothesis.extra.numpy import arrays
 from tiny_model import save_tiny, tiny_config
 from transformers import ByT5Tokenizer
 
-from mmkp import MmkpForKeypointDetection, cli
+from mmkp import MmkpForKeypointDetection, cli, finding
 from mmkp.codecs import make_codec
 from mmkp.data.sample import Sample
 from mmkp.errors import InputError, MissingExtraError
@@ -293,6 +293,24 @@ def test_a_picture_alone_is_explained(tiny, item, tmp_path):
 
 
 @needs_captum
+def test_the_face_is_found_by_another_model(run, face_model, finder, scene, tmp_path):
+    cv2.imwrite(str(tmp_path / "scene.png"), scene[0][..., ::-1])
+    command = ("--model", face_model, "--image", tmp_path / "scene.png", "--out", tmp_path / "out")
+    code, _, err = run(*command, "--find-with", finder[2])
+    assert (code, err) == (0, "")
+    record = json.loads((tmp_path / "out" / "explain.json").read_text())
+    assert record["box"] == "found"
+    searcher = finder[0]
+    best = finding.find(searcher.model, searcher.processor, scene[0], most=1).boxes_xywh[0]
+    assert record["box_xywh"] == best.round(3).tolist()
+    code, _, err = run(*command)
+    assert code == 0
+    assert "is given the whole picture" in err
+    assert json.loads((tmp_path / "out" / "explain.json").read_text())["box"] == "whole image"
+    assert run(*command, "--whole")[2] == ""
+
+
+@needs_captum
 def test_scores_of_plain_coordinates_explain_nothing(item, tmp_path):
     codec = {"codec": {"name": "regression"}, "head": {"name": "regression"}}
     loaded = load(str(save_tiny(tmp_path / "m", **codec)))
@@ -359,13 +377,16 @@ def test_an_evaluation_of_other_items_keeps_its_predictions(run, face_model, gri
         (["--text", "hi", "--target", "scor"], "--target: .*'scor'. Did you mean 'score'?"),
         (["--text", "  "], "text: expected at least one character"),
         (["--image", "PHOTO", "--box", "900,0,5,5"], "--box: expected a box within 80 x 60 px"),
+        (["--text", "hi", "--whole"], "--whole only beside --image"),
+        (["--image", "PHOTO", "--box", "0,0,9,9", "--whole"], "--whole: expected no --box beside it"),
+        (["--image", "PHOTO", "--find-with", "MODEL"], "--find-with .*: expected a model that finds faces"),
         (["--audio", "WAV", "--audio-time", "99"], "audio_time: expected a moment of the sound"),
         (["--text", "hi", "--out", "PHOTO"], "--out .*: expected a folder that can be written"),
     ],
 )
 @needs_captum
 def test_bad_input_is_one_line(run, face_model, tmp_path, arguments, complaint):
-    files = {"PHOTO": tmp_path / "photo.png", "WAV": tmp_path / "sound.wav"}
+    files = {"PHOTO": tmp_path / "photo.png", "WAV": tmp_path / "sound.wav", "MODEL": face_model}
     cv2.imwrite(str(files["PHOTO"]), np.zeros((60, 80, 3), np.uint8))
     soundfile.write(files["WAV"], np.zeros(16_000), 16_000)
     plain = [files.get(a, a) for a in arguments]

@@ -7,7 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from mmkp.commands.shared import AudioOption, AudioTimeOption, ImageOption, ModelOption, OutOption, TextOption
+from mmkp.commands.shared import (
+    AudioOption,
+    AudioTimeOption,
+    FindWithOption,
+    ImageOption,
+    ModelOption,
+    OutOption,
+    TextOption,
+    WholeOption,
+    fitting,
+    tell_where_it_looks,
+)  # fmt: skip
 from mmkp.errors import InputError
 
 Inputs = dict[str, Any]
@@ -26,6 +37,8 @@ def explain(
     box: Annotated[
         str | None, typer.Option(help="x,y,width,height in px; without, the best face found, or the whole picture.")
     ] = None,
+    whole: WholeOption = False,
+    find_with: FindWithOption = None,
     group: Annotated[str | None, typer.Option(help="Keypoint group to explain; lips, or all, without.")] = None,
     target: Annotated[str, typer.Option(help="What of the group: score, x, y or height.")] = "score",
 ) -> None:
@@ -41,11 +54,15 @@ def explain(
     if bool(given) == (data is not None):
         got = "neither" if data is None else f"--data beside {', '.join(given)}"
         raise InputError("explain", expected="either --data, or any of --image, --text, --audio", got=got)
+    where = {"--box": box, "--whole": whole or None, "--find-with": find_with}
+    placed = [name for name, value in where.items() if value is not None]
+    if placed and image is None:
+        raise InputError("explain", expected=f"{placed[0]} only beside --image", got="no --image")
     if data is not None:
         return _dataset(model, data, split, out, options or [])
     if options:
         raise InputError("explain", expected="key=value only beside --data", got=" ".join(options))
-    return _item(model, inputs, audio_time, box, group, target, out)
+    return _item(model, inputs, audio_time, where, group, target, out)
 
 
 def _dataset(model: str, data: str, split: str, out: Path, options: list[str]) -> None:
@@ -68,21 +85,25 @@ def _dataset(model: str, data: str, split: str, out: Path, options: list[str]) -
 
 
 def _item(
-    model: str, inputs: Inputs, audio_time: float | None, box: str | None, group: str | None, target: str, out: Path
+    model: str, inputs: Inputs, audio_time: float | None, where: Inputs, group: str | None, target: str, out: Path
 ) -> None:
-    from mmkp.cli import _parse_box, _quiet_transformers
-    from mmkp.data.io import read_audio, read_image
+    from mmkp.cli import _parse_box, _quiet_transformers, _say
+    from mmkp.media import from_cli, load_audio, load_image
 
-    box_xywh = _parse_box(box)
-    picture = None if inputs["--image"] is None else read_image(inputs["--image"])
-    sound = None if inputs["--audio"] is None else read_audio(inputs["--audio"])
+    box_xywh, whole = _parse_box(where["--box"]), bool(where["--whole"])
+    picture = None if inputs["--image"] is None else load_image(from_cli(inputs["--image"]))
+    sound = None if inputs["--audio"] is None else load_audio(from_cli(inputs["--audio"]))
     _quiet_transformers()
     from mmkp.explain.item import Given, explain_item
     from mmkp.hub import load
 
-    given = Given(picture, inputs["--text"], sound, audio_time, box_xywh)
-    found = explain_item(load(model), given, out, group, target)
-    shares = ", ".join(f"{m} {value:+.4f}" for m, value in found["modalities"].items())
+    loaded = load(model)
+    finder = None if where["--find-with"] is None else load(where["--find-with"])
+    if picture is not None and "image" in loaded.model.modalities:
+        tell_where_it_looks(loaded, box_xywh is not None, whole, finder, _say)
+    given = Given(picture, fitting(loaded, inputs["--text"], _say), sound, audio_time, box_xywh, whole)
+    found = explain_item(loaded, given, out, group, target, finder=finder)
+    shares = ", ".join(f"{m} {value:+.3g}" for m, value in found["modalities"].items())
     unit = f" {found['unit']}" if found["unit"] else ""
     typer.echo(
         f"{found['target']} of {found['group']}: {found['value']:.4f}{unit}, from nothing "

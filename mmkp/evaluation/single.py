@@ -64,10 +64,7 @@ def predict_one(
         x, y, width, height = box_xywh
         if x >= size[1] or y >= size[0] or x + width <= 0 or y + height <= 0:
             raise InputError("--box", expected=f"a box within {size[1]} x {size[0]} px", got=str(box_xywh))
-    if box_xywh is not None and whole:
-        raise InputError("--whole", expected="no --box beside it", got=str(box_xywh))
-    if finder is not None:
-        _check_finder(finder, box_xywh, whole)
+    check_where(box_xywh, whole, finder)
     searcher = finder or loaded
     result = {
         "model": loaded.source, "schema": loaded.model.schema.model_dump(mode="json"), "image_size_hw": list(size),
@@ -91,7 +88,16 @@ def learned_whole(loaded: Loaded) -> bool:
     return isinstance(plain, dict) and plain.get("boxes") == "whole pictures"
 
 
-def _check_finder(finder: Loaded, box_xywh: list[float] | None, whole: bool) -> None:
+def check_where(box_xywh: list[float] | None, whole: bool, finder: Loaded | None) -> None:
+    """Refuse two places to look at, and a finder that cannot find.
+
+    Raises:
+        InputError: so it is.
+    """
+    if box_xywh is not None and whole:
+        raise InputError("--whole", expected="no --box beside it", got=str(box_xywh))
+    if finder is None:
+        return
     if box_xywh is not None or whole:
         raise InputError("--find-with", expected="neither --box nor --whole beside it", got="one of them")
     check_finder(finder.model, f"--find-with {finder.source}")

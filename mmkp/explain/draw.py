@@ -79,7 +79,7 @@ def _title(record: dict[str, Any]) -> str:
 
 
 def _signed_title(name: str, record: dict[str, Any], modality: str) -> str:
-    return f"{name}: {record['modalities'][modality]:+.3f} {record['unit']}".rstrip()
+    return f"{name}: {record['modalities'][modality]:+.2g} {record['unit']}".rstrip()
 
 
 def _picture_row(figure: Any, shown: Shown, points: np.ndarray, found: Attributions, record: dict[str, Any]) -> None:
@@ -175,5 +175,5 @@ def _words_row(figure: Any, lines: list[list[dict]], record: dict[str, Any]) -> 
             axis.add_patch(Rectangle((at, row + 0.08), wide, 0.8, color=colours(0.5 + 0.35 * share), linewidth=0))
             axis.text(at + wide / 2, row + 0.36, word["word"], ha="center", va="center", family="monospace",
                       fontsize=11, parse_math=False)  # fmt: skip
-            axis.text(at + wide / 2, row + 0.73, f"{word['attribution']:+.3f}", ha="center", va="center", fontsize=5.5)
+            axis.text(at + wide / 2, row + 0.73, f"{word['attribution']:+.2g}", ha="center", va="center", fontsize=5.5)
             at += wide + 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mmkp import geometry
 from mmkp.errors import InputError, choose, nearest
+from mmkp.evaluation.single import check_where
 from mmkp.explain.draw import Shown, draw
 from mmkp.explain.gradients import STEPS, TARGETS, UNITS, Attributions, Question, attribute_inputs, check_captum
 from mmkp.explain.modalities import ALL, point_groups
@@ -37,6 +38,7 @@ class Given:
         audio_time_s: the picture's moment in the sound; its middle when None.
         box_xywh: px, image frame; when None the best face that the model finds, or the whole picture where it finds
             none by design.
+        whole: take the whole picture and find nothing.
     """
 
     image: UInt8[np.ndarray, "H W 3"] | None = None
@@ -44,11 +46,13 @@ class Given:
     audio: tuple[np.ndarray, int] | None = None
     audio_time_s: float | None = None
     box_xywh: list[float] | None = None
+    whole: bool = False
 
 
 def explain_item(
-    loaded: Loaded, given: Given, out: Path, group: str | None = None, target: str = "score", steps: int = STEPS
-) -> dict[str, Any]:
+    loaded: Loaded, given: Given, out: Path, group: str | None = None, target: str = "score", steps: int = STEPS,
+    finder: Loaded | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Integrated gradients and Grad-CAM for one picture, text and sound: explain.json and explain.png.
 
     Args:
@@ -56,13 +60,15 @@ def explain_item(
         group: of the schema's keypoints; lips where there are any, else all.
         target: what is explained of them, a name in `mmkp.explain.gradients.TARGETS`.
         steps: of the path of integrated gradients.
+        finder: a model that finds the face for one that cannot.
 
     Returns:
         What explain.json holds.
 
     Raises:
         MissingExtraError: captum is not installed.
-        InputError: no modality that the model has, no such group or target, no face found, a box beside the picture.
+        InputError: no modality that the model has, no such group or target, no face found, a box beside the picture, a
+            finder that cannot find, or beside a box.
     """
     check_captum()
     model = loaded.model
@@ -73,7 +79,7 @@ def explain_item(
         got = f"the codec {model.config.codec['name']}"
         raise InputError(f"model {loaded.source}", expected="one that finds the keypoints of one person", got=got)
     used = _usable(loaded, given)
-    box, how = _box(loaded, used)
+    box, how = _box(loaded, used, finder)
     inputs = _inputs(loaded, used, box)
     question = Question(model, inputs, _baseline(loaded, used, inputs), points, target)
     found = attribute_inputs(question, steps)
@@ -112,11 +118,12 @@ def _usable(loaded: Loaded, given: Given) -> Given:
     if all(v is None for v in kept.values()):
         got = "none" if all(v is None for v in parts.values()) else "only what the model cannot use"
         raise InputError("explain", expected=f"at least one of {', '.join('--' + m for m in has)}", got=got)
-    return Given(**kept, audio_time_s=given.audio_time_s, box_xywh=given.box_xywh)
+    return replace(given, **kept)
 
 
-def _box(loaded: Loaded, given: Given) -> tuple[list[float] | None, str]:
+def _box(loaded: Loaded, given: Given, finder: Loaded | None) -> tuple[list[float] | None, str]:
     """The box and where it comes from, as in `mmkp.evaluation.single`, but of one face."""
+    check_where(given.box_xywh, given.whole, finder)
     if given.image is None:
         return given.box_xywh, "given" if given.box_xywh else "none"
     height, width = given.image.shape[:2]
@@ -125,9 +132,10 @@ def _box(loaded: Loaded, given: Given) -> tuple[list[float] | None, str]:
         if x >= width or y >= height or x + w <= 0 or y + h <= 0:
             raise InputError("--box", expected=f"a box within {width} x {height} px", got=str(given.box_xywh))
         return given.box_xywh, "given"
-    if not can_find(loaded.model):
+    searcher = finder or loaded
+    if given.whole or not can_find(searcher.model):
         return geometry.whole_image_box((height, width)).tolist(), "whole image"
-    faces = find(loaded.model, loaded.processor, given.image, most=1)
+    faces = find(searcher.model, searcher.processor, given.image, most=1)
     if not len(faces):
         expected = "a face that covers a sixth of the picture's width"
         raise InputError("--image", expected=expected, got="none found", remedy="Say where one is with --box.")

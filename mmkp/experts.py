@@ -1,6 +1,6 @@
 """What several experts say, joined into what they say together: mixtures and products of distributions.
 
-The members stand on axis 1; their weights are 0 for who is absent and sum to 1 over who is there.
+Their weights (B, M) are 0 for who is absent and sum to 1 over who is there.
 """
 
 from __future__ import annotations
@@ -16,18 +16,15 @@ SMALLEST = 1e-37
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def weighted_sum(stacked: Float[Tensor, "B M *rest"], weights: Float[Tensor, "B M"]) -> Float[Tensor, " B *rest"]:
+def weighted_sum(
+    members: Sequence[Float[Tensor, " B *rest"]], weights: Float[Tensor, "B M"]
+) -> Float[Tensor, " B *rest"]:
     """sum_m w_m x_m; a member of weight 0 is left out, whatever it holds (NaN included)."""
-    return mix(stacked.unbind(1), weights)
-
-
-def mix(members: Sequence[Float[Tensor, " B *rest"]], weights: Float[Tensor, "B M"]) -> Float[Tensor, " B *rest"]:
-    """`weighted_sum` of M members that lie apart."""
     return total((kept(x, w > 0) for x, w in zip(members, weights.unbind(1), strict=True)), weights)
 
 
 def total(members: Iterable[Float[Tensor, " B *rest"]], weights: Float[Tensor, "B M"]) -> Float[Tensor, " B *rest"]:
-    """sum_m w_m x_m of members that hold numbers, whatever their weight."""
+    """`weighted_sum` of members that hold numbers, whatever their weight."""
     shares = zip(members, weights.unbind(1), strict=True)
     first, weight = next(shares)
     joined = first * over(weight, first).to(first.dtype)
@@ -69,7 +66,7 @@ def exponents(weights: Float[Tensor, "B M"]) -> Float[Tensor, "B M"]:
 
 def join_logits(
     kind: str,
-    logits: Float[Tensor, "B M *rest"],
+    logits: Sequence[Float[Tensor, " B *rest"]],
     weights: Float[Tensor, "B M"],
     density: Callable[[Tensor], Tensor],
 ) -> Float[Tensor, " B *rest"]:
@@ -84,27 +81,30 @@ def join_logits(
     Returns:
         For the mixture at least log(1e-37), below which a float holds no probability.
     """
-    logits = logits.float()
+    logits = [x.float() for x in logits]
     if kind == "product":  # what would normalise an expert is a constant factor
-        return mix(logits.unbind(1), exponents(weights))
-    present = kept(logits.flatten(0, 1), weights.flatten() > 0)
-    return total(density(present).unflatten(0, weights.shape).unbind(1), weights).clamp_min(SMALLEST).log()
+        return weighted_sum(logits, exponents(weights))
+    densities = (density(kept(x, w > 0)) for x, w in zip(logits, weights.unbind(1), strict=True))
+    return total(densities, weights).clamp_min(SMALLEST).log()
 
 
 def join_gaussians(
     kind: str,
-    mean: Float[Tensor, "B M *rest"],
-    variance: Float[Tensor, "B M *rest"],
+    means: Sequence[Float[Tensor, " B *rest"]],
+    variances: Sequence[Float[Tensor, " B *rest"]],
     weights: Float[Tensor, "B M"],
 ) -> tuple[Float[Tensor, " B *rest"], Float[Tensor, " B *rest"]]:
     """Mean and variance of the joint distribution of independent Gaussians, each axis by itself.
 
     `product` weighs every mean by its precision; the mixture is given by its first two moments.
     """
+    mean, variance = torch.stack(list(means), 1), torch.stack(list(variances), 1)
     held = over(weights, mean) > 0
     mean, variance = torch.where(held, mean, 0.0), torch.where(held, variance, 1.0)
     if kind == "product":
-        precision = weighted_sum(1 / variance, exponents(weights))
-        return weighted_sum(mean / variance, exponents(weights)) / precision, 1 / precision
-    joint = weighted_sum(mean, weights)
-    return joint, weighted_sum(variance + (mean - joint[:, None]) ** 2, weights)
+        shares = over(exponents(weights), mean)
+        precision = (shares / variance).sum(1)
+        return (shares * mean / variance).sum(1) / precision, 1 / precision
+    shares = over(weights, mean)
+    joint = (shares * mean).sum(1)
+    return joint, (shares * (variance + (mean - joint[:, None]) ** 2)).sum(1)

@@ -110,7 +110,7 @@ def test_scores_are_the_peak_within_0_and_1():
 def test_one_head_alone_is_left_exactly_as_it_is(kind):
     codec = codec_of()
     stacked = torch.randn(2, 3, 4, CELLS, CELLS, generator=torch.Generator().manual_seed(0))
-    joined = codec.join(kind, stacked, torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
+    joined = codec.join(kind, stacked.unbind(1), torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
     assert torch.equal(joined[0], stacked[0, 1])
     assert torch.equal(joined[1], stacked[1, 2])
 
@@ -120,10 +120,10 @@ def test_heads_that_agree_stay_sure_and_heads_that_do_not_lose(kind):
     codec = codec_of()
     one, other = (codec.encode(torch.tensor([[[x, 81.3]]])).heatmap() for x in (60.2, 100.6))
     half = torch.full((1, 2), 0.5)
-    xy, score = codec.decode(codec.join(kind, torch.stack([one, one], 1), half))
+    xy, score = codec.decode(codec.join(kind, [one, one], half))
     np.testing.assert_allclose(xy.numpy(), [[[60.2, 81.3]]], atol=0.05)
     np.testing.assert_allclose(score.numpy(), codec.decode(one)[1].numpy(), atol=0.01)
-    assert codec.decode(codec.join(kind, torch.stack([one, other], 1), half))[1] < 0.6
+    assert codec.decode(codec.join(kind, [one, other], half))[1] < 0.6
 
 
 def test_product_lies_between_two_that_overlap_and_the_surer_head_draws_it():
@@ -131,7 +131,7 @@ def test_product_lies_between_two_that_overlap_and_the_surer_head_draws_it():
     wide = codec_of(sigma_grid=4.0, blur_kernel=1)
     sharp = codec.encode(torch.tensor([[[75.0, 81.0]]])).heatmap()
     broad = wide.encode(torch.tensor([[[90.0, 81.0]]])).heatmap()
-    xy, _ = codec.decode(codec.join("product", torch.stack([sharp, broad], 1), torch.full((1, 2), 0.5)))
+    xy, _ = codec.decode(codec.join("product", [sharp, broad], torch.full((1, 2), 0.5)))
     # precisions 1/4 and 1/16: the product of the Gaussians peaks a fifth of the way
     np.testing.assert_allclose(xy[0, 0].numpy(), [78.0, 81.0], atol=0.1)
 
@@ -141,11 +141,11 @@ def test_what_an_absent_head_holds_does_not_matter():
     stacked = torch.randn(1, 3, 2, CELLS, CELLS, generator=torch.Generator().manual_seed(0))
     weights = torch.tensor([[0.5, 0.0, 0.5]])
     for kind in codec.joins:
-        expected = codec.join(kind, stacked, weights)
+        expected = codec.join(kind, stacked.unbind(1), weights)
         spoilt = stacked.clone().requires_grad_()
         with torch.no_grad():
             spoilt[:, 1] = float("nan")
-        joined = codec.join(kind, spoilt, weights)
+        joined = codec.join(kind, spoilt.unbind(1), weights)
         assert torch.equal(joined, expected)
         joined.square().sum().backward()
         assert torch.isfinite(spoilt.grad[:, [0, 2]]).all()
@@ -194,7 +194,7 @@ def test_autocast_costs_no_precision(dtype):
     with torch.autocast("cpu", dtype=dtype):
         heat = codec.encode(points).heatmap()
         decoded, _ = codec.decode(heat)
-        joined, _ = codec.decode(codec.join("product", torch.stack([heat, heat], 1), torch.full((1, 2), 0.5)))
+        joined, _ = codec.decode(codec.join("product", [heat, heat], torch.full((1, 2), 0.5)))
     assert (decoded - points).abs().max() < codec.resolution_px
     assert (joined - points).abs().max() < 0.05
 

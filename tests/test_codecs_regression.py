@@ -53,7 +53,7 @@ def test_sigma_and_score_keep_their_limits(logit):
 def test_product_of_gaussians_weighs_by_precision():
     """Sigmas 0.1 and 0.2: precisions 100 and 25, mean (100 * 0.0 + 25 * 0.1) / 125, variance 1 / 125."""
     codec = make_codec("rle", (64, 64))
-    joined = codec.join("product", torch.stack([rle_raw(0.0, 0.1), rle_raw(0.1, 0.2)], 1), BOTH)
+    joined = codec.join("product", [rle_raw(0.0, 0.1), rle_raw(0.1, 0.2)], BOTH)
     torch.testing.assert_close(joined[..., :2], torch.full((1, 1, 2), 0.02))
     torch.testing.assert_close(codec.sigma(joined), torch.full((1, 1, 2), math.sqrt(1 / 125)))
 
@@ -61,12 +61,12 @@ def test_product_of_gaussians_weighs_by_precision():
 def test_average_of_gaussians_has_the_mixtures_moments():
     """Sigmas 0.1 and 0.2, means 0 and 0.1: variance (0.01 + 0.04) / 2 within and 0.05^2 between."""
     codec = make_codec("rle", (64, 64))
-    joined = codec.join("average", torch.stack([rle_raw(0.0, 0.1), rle_raw(0.1, 0.2)], 1), BOTH)
+    joined = codec.join("average", [rle_raw(0.0, 0.1), rle_raw(0.1, 0.2)], BOTH)
     torch.testing.assert_close(joined[..., :2], torch.full((1, 1, 2), 0.05))
     torch.testing.assert_close(codec.sigma(joined), torch.full((1, 1, 2), math.sqrt(0.0275)))
 
 
 def test_coordinates_join_as_their_weighted_mean():
     stacked = torch.tensor([0.1, 0.5]).view(1, 2, 1, 1).expand(1, 2, 3, 2)
-    joined = make_codec("regression", (64, 64)).join("weighted", stacked, torch.tensor([[0.75, 0.25]]))
+    joined = make_codec("regression", (64, 64)).join("weighted", stacked.unbind(1), torch.tensor([[0.75, 0.25]]))
     torch.testing.assert_close(joined, torch.full((1, 3, 2), 0.2))

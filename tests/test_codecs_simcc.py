@@ -65,10 +65,10 @@ def test_both_axes_are_distributions_whatever_the_input():
 def test_joins_are_the_mixture_and_the_product_of_experts():
     codec = make_codec("simcc", (1, 3), split_ratio=1)
     one, two = (torch.tensor([*p, 1.0]).log().view(1, 1, 4) for p in ([0.6, 0.3, 0.1], [0.2, 0.2, 0.6]))
-    stacked, equal = torch.stack([one, two], 1), torch.full((1, 2), 0.5)
-    mixture = codec.log_density(codec.join("average", stacked, equal)).exp()
+    members, equal = [one, two], torch.full((1, 2), 0.5)
+    mixture = codec.log_density(codec.join("average", members, equal)).exp()
     torch.testing.assert_close(mixture.flatten(), torch.tensor([0.4, 0.25, 0.35, 1.0]))
-    product = codec.log_density(codec.join("product", stacked, equal)).exp()
+    product = codec.log_density(codec.join("product", members, equal)).exp()
     torch.testing.assert_close(product.flatten(), torch.tensor([0.5, 0.25, 0.25, 1.0]))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmkp.experts import kept, mix
+from mmkp.experts import kept, weighted_sum
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -40,11 +40,11 @@ def test_its_gradients_are_those_of_finite_differences():
 def test_a_member_of_weight_0_has_no_say_even_if_it_is_not_a_number():
     members = [torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[float("nan"), float("inf")], [5.0, 8.0]])]
     weights = torch.tensor([[1.0, 0.0], [0.25, 0.75]])
-    assert mix(members, weights).tolist() == [[1.0, 2.0], [4.5, 7.0]]
+    assert weighted_sum(members, weights).tolist() == [[1.0, 2.0], [4.5, 7.0]]
 
 
 @pytest.mark.parametrize("fixed", [0, 1, 2])
 def test_the_gradients_of_a_sum_are_those_of_finite_differences(fixed):
     members = [torch.randn(3, 2, dtype=torch.float64, requires_grad=i != fixed) for i in range(3)]
     weights = torch.rand(3, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda w, *x: mix(x, w), (weights, *members))
+    assert torch.autograd.gradcheck(lambda w, *x: weighted_sum(x, w), (weights, *members))

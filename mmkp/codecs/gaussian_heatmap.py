@@ -6,6 +6,7 @@ CVPR 2019), but the Gaussian stands at the keypoint itself and not at the neares
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -128,20 +129,22 @@ class GaussianHeatmapCodec:
         return (log_density - log_density.amax((-2, -1), keepdim=True)).exp()
 
     def join(
-        self, kind: str, stacked: Float[Tensor, "B M K h w"], weights: Float[Tensor, "B M"]
+        self, kind: str, members: Sequence[Float[Tensor, "B K h w"]], weights: Float[Tensor, "B M"]
     ) -> Float[Tensor, "B K h w"]:
         """What several heads say together (see mmkp.experts), as heat again; one head alone is left as it is.
 
         The joint distribution says where; its peak is as hot as the members are there, in their geometric mean for
         `product` and else in their arithmetic one. So heads that agree stay sure, and heads that do not lose.
         """
-        log_heat = log_above_floor(stacked.float())
+        heat = [x.float() for x in members]
+        log_heat = [log_above_floor(x) for x in heat]
         shape = self.from_log_density(join_logits(kind, log_heat, weights, density))
-        peak = shape.flatten(2).argmax(-1)[:, None, :, None]
-        there = log_heat.flatten(3).gather(3, peak.expand(-1, stacked.shape[1], -1, -1))
-        level = weighted_sum(there, weights).exp() if kind == "product" else weighted_sum(there.exp(), weights)
+        peak = shape.flatten(2).argmax(-1)[..., None]
+        there = [x.flatten(2).gather(2, peak) for x in log_heat]
+        product = kind == "product"
+        level = weighted_sum(there, weights).exp() if product else weighted_sum([x.exp() for x in there], weights)
         alone = ((weights > 0).sum(1) == 1).view(-1, 1, 1, 1)
-        return torch.where(alone, weighted_sum(stacked.float(), weights), shape * level[..., None])
+        return torch.where(alone, weighted_sum(heat, weights), shape * level[..., None])
 
     def decode(self, raw: Float[Tensor, "B K h w"]) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
         """Keypoints and how hot their cells are.

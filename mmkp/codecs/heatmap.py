@@ -6,6 +6,7 @@ of K * h * w, and still exact. Decode finds the keypoint between the cells, by D
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -146,10 +147,10 @@ class HeatmapCodec:
         return log_density
 
     def join(
-        self, kind: str, stacked: Float[Tensor, "B M K h w"], weights: Float[Tensor, "B M"]
+        self, kind: str, members: Sequence[Float[Tensor, "B K h w"]], weights: Float[Tensor, "B M"]
     ) -> Float[Tensor, "B K h w"]:
         """What several heads say together (see mmkp.experts)."""
-        return self.from_log_density(join_logits(kind, stacked, weights, density))
+        return self.from_log_density(join_logits(kind, members, weights, density))
 
     def expected_xy_grid(self, log_density: Float[Tensor, "B K h w"]) -> Float[Tensor, "B K 2"]:
         """The mean of the distribution, in the grid frame: the differentiable decode that losses use."""

@@ -7,6 +7,7 @@ CVPR 2014, eq. 1, which takes the box's width for x and its height for y.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -104,7 +105,7 @@ class RegressionCodec:
         return xy * self.unit_px + self.middle(xy), torch.ones_like(xy[..., 0])
 
     def join(
-        self, kind: str, stacked: Float[Tensor, "B M K R"], weights: Float[Tensor, "B M"]
+        self, kind: str, members: Sequence[Float[Tensor, "B K R"]], weights: Float[Tensor, "B M"]
     ) -> Float[Tensor, "B K R"]:
         """The weighted mean of what several heads say; there is no product of coordinates without a variance."""
-        return weighted_sum(stacked.float(), weights)
+        return weighted_sum([x.float() for x in members], weights)

@@ -5,6 +5,7 @@ Source: Li et al., Human Pose Regression with Residual Log-likelihood Estimation
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -54,9 +55,10 @@ class RleCodec(RegressionCodec):
         return super().decode(raw)[0], (1 - self.sigma(raw).mean(-1)).clamp(0, 1)
 
     def join(
-        self, kind: str, stacked: Float[Tensor, "B M K 4"], weights: Float[Tensor, "B M"]
+        self, kind: str, members: Sequence[Float[Tensor, "B K 4"]], weights: Float[Tensor, "B M"]
     ) -> Float[Tensor, "B K 4"]:
         """What several heads say together: the product of their Gaussians, or the mixture's mean and variance."""
-        mean, variance = join_gaussians(kind, stacked[..., :2].float(), self.sigma(stacked).square(), weights)
+        means, variances = [x[..., :2].float() for x in members], [self.sigma(x).square() for x in members]
+        mean, variance = join_gaussians(kind, means, variances, weights)
         anyone = (weights > 0).any(1)[:, None, None]  # a product of no experts has no mean
         return torch.where(anyone, self.from_mean_sigma(mean, variance.sqrt()), 0.0)

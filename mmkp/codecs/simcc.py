@@ -5,6 +5,7 @@ Source: Li et al., SimCC: a Simple Coordinate Classification Perspective for Hum
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -118,10 +119,10 @@ class SimccCodec:
         return log_density
 
     def join(
-        self, kind: str, stacked: Float[Tensor, "B M K N"], weights: Float[Tensor, "B M"]
+        self, kind: str, members: Sequence[Float[Tensor, "B K N"]], weights: Float[Tensor, "B M"]
     ) -> Float[Tensor, "B K N"]:
         """What several heads say together (see mmkp.experts), each axis by itself."""
-        return self.from_log_density(join_logits(kind, stacked, weights, self.density))
+        return self.from_log_density(join_logits(kind, members, weights, self.density))
 
     def decode(self, raw: Float[Tensor, "B K N"]) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
         """Keypoints and how sure the distributions are of them.

@@ -9,7 +9,6 @@ carried back through softplus, so that one factor alone is itself exactly.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmkp.errors import InputError, nearest
-from mmkp.experts import kept, mix, total, weighted_sum
+from mmkp.experts import kept, total, weighted_sum
 
 
 def masked_weights(logits: Float[Tensor, " M"], present: Bool[Tensor, "B M"]) -> Float[Tensor, "B M"]:
@@ -147,34 +146,28 @@ class FusionRule(nn.Module):
         """The weight of each member for each item: 0 where absent, sum 1."""
         return masked_weights(self.logits, present)
 
-    def _stack(self, parts: dict[str, Tensor], present: Bool[Tensor, "B M"]) -> tuple[Tensor, Tensor]:
-        blank = torch.zeros_like(next(iter(parts.values())))
-        return torch.stack([parts.get(m, blank) for m in self.members], dim=1), present & self._among(parts, present)
-
-    def _among(self, names: Iterable[str], present: Tensor) -> Tensor:
-        """(M,) which members are among the names."""
-        return torch.tensor([m in names for m in self.members], device=present.device)
+    def _given(self, parts: dict[str, Tensor], present: Bool[Tensor, "B M"]) -> tuple[list[Tensor], Tensor]:
+        """What there is, and the weight of each for each item, in the order of the members."""
+        there = torch.tensor([m in parts for m in self.members], device=present.device)
+        columns = [i for i, m in enumerate(self.members) if m in parts]
+        return [parts[self.members[i]] for i in columns], self.weights(present & there)[:, columns]
 
     def forward(self, parts: dict[str, Float[Tensor, " B *rest"]], present: Bool[Tensor, "B M"]) -> Tensor:
         """Join features. `present` is (B, M) in the order of `members`; (B, *rest), 0 where nothing is present."""
-        there = [m for m in self.members if m in parts]
-        present = present & self._among(there, present)
-        columns = [self.members.index(m) for m in there]
-        weights, given = self.weights(present)[:, columns], [parts[m] for m in there]
+        given, weights = self._given(parts, present)
         if self.kind != "product":
-            return mix(given, weights)
+            return weighted_sum(given, weights)
         with torch.autocast(given[0].device.type, enabled=False):
-            given = [g.float() for g in given]
-            factors = (log_softplus(kept(g, w > 0)) for g, w in zip(given, weights.unbind(1), strict=True))
-            joined, count = inverse_log_softplus(total(factors, weights)), present.sum(1)
+            members = [g.float() for g in given]
+            factors = (log_softplus(kept(g, w > 0)) for g, w in zip(members, weights.unbind(1), strict=True))
+            joined, count = inverse_log_softplus(total(factors, weights)), (weights > 0).sum(1)
             if joined.device.type != "cpu" or (count < 2).any():  # to ask a GPU would make the process wait for it
-                joined = kept(joined, count > 1) + kept(mix(given, weights), count == 1)
-        return joined.to(parts[there[0]].dtype)
+                joined = kept(joined, count > 1) + kept(weighted_sum(members, weights), count == 1)
+        return joined.to(given[0].dtype)
 
     def mean(self, parts: dict[str, Float[Tensor, "B K"]], present: Bool[Tensor, "B M"]) -> Float[Tensor, "B K"]:
         """The weighted mean, whatever the rule: of logits that are no distribution over places."""
-        stacked, present = self._stack(parts, present)
-        return weighted_sum(stacked, self.weights(present))
+        return weighted_sum(*self._given(parts, present))
 
     def join_outputs(self, raws: dict[str, Tensor], present: Bool[Tensor, "B M"], codec: Any) -> Tensor:
         """Join the heads' outputs as what they declare (model level): by `codec.join`, which knows what they mean.
@@ -182,5 +175,4 @@ class FusionRule(nn.Module):
         Average and weighted give the mixture of distributions, or the mean of coordinates. Product is the product of
         experts, for distributions only.
         """
-        stacked, present = self._stack(raws, present)
-        return codec.join(self.kind, stacked, self.weights(present))
+        return codec.join(self.kind, *self._given(raws, present))

@@ -93,7 +93,7 @@ def joins(codec: Any) -> list[str]:
 def test_one_member_alone_is_that_member(codec, raw):
     other = torch.full_like(raw, float("nan"))
     for kind in joins(codec):
-        joined = codec.join(kind, torch.stack([other, raw, other], 1), torch.tensor([[0.0, 1.0, 0.0]]).expand(B, M))
+        joined = codec.join(kind, [other, raw, other], torch.tensor([[0.0, 1.0, 0.0]]).expand(B, M))
         torch.testing.assert_close(codec.decode(joined), codec.decode(raw), atol=1e-3, rtol=1e-4)
         if codec.declares_distribution:
             torch.testing.assert_close(codec.log_density(joined), codec.log_density(raw), atol=1e-4, rtol=1e-4)
@@ -104,7 +104,7 @@ def test_equal_members_agree_on_the_place(name):
     points = within((HEIGHT, WIDTH), MARGIN, K, B)
     raw = codec.raw_of(codec.encode(points))
     for kind in joins(codec):
-        joined = codec.join(kind, torch.stack([raw] * M, 1), torch.full((B, M), 1 / M))
+        joined = codec.join(kind, [raw] * M, torch.full((B, M), 1 / M))
         torch.testing.assert_close(codec.decode(joined)[0], points, atol=0.05, rtol=0)
 
 
@@ -115,11 +115,11 @@ def test_who_is_absent_changes_nothing_and_gets_no_gradient(codec, raw):
     for kind in joins(codec):
         outputs = []
         for filler in (0.0, 1e4, float("nan"), float("inf")):
-            outputs.append(codec.join(kind, torch.where(held, stacked, filler), weights))
+            outputs.append(codec.join(kind, torch.where(held, stacked, filler).unbind(1), weights))
             torch.testing.assert_close(outputs[-1], outputs[0])
         assert torch.isfinite(outputs[0]).all()  # also where no member is present
         leaf = torch.where(held, stacked, 0.0).requires_grad_()
-        codec.join(kind, leaf, weights).square().sum().backward()
+        codec.join(kind, leaf.unbind(1), weights).square().sum().backward()
         assert torch.isfinite(leaf.grad).all()
         assert (leaf.grad[~held.expand_as(leaf)] == 0).all() and leaf.grad[0, 0].abs().max() > 0
 
@@ -137,7 +137,7 @@ def test_one_keypoint_and_five_hundred(codec, count):
 def test_finite_whatever_the_head_says(codec, raw, dtype, scale):
     raw = (raw * scale).to(dtype)
     stacked = torch.stack([raw, raw.flip(0)], 1)
-    joined = [codec.join(kind, stacked, torch.full((B, 2), 0.5)) for kind in joins(codec)]
+    joined = [codec.join(kind, stacked.unbind(1), torch.full((B, 2), 0.5)) for kind in joins(codec)]
     for said in (raw, *joined):
         keypoints_xy, scores = codec.decode(said)
         assert keypoints_xy.dtype == scores.dtype == torch.float32

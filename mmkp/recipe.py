@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
+from mmkp import strict_yaml
 from mmkp.configuration_mmkp import MODALITIES, MmkpAudioConfig, MmkpImageConfig, MmkpTextConfig
 from mmkp.data.augment_config import AugmentConfig
 from mmkp.errors import InputError, nearest
@@ -170,7 +171,7 @@ def load_recipe(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -
             f"recipe {path}", expected="a .yaml file", got="none there", remedy=nearest(path.stem, near) if near else ""
         )
     try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+        plain = strict_yaml.parse(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"recipe {path.name}", expected="YAML", got=str(error)) from error
     if not isinstance(plain, dict):

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
+from mmkp import strict_yaml
 from mmkp.classic import DESCRIPTORS, METHODS, REGRESSORS
 from mmkp.errors import InputError, choose, nearest
 from mmkp.recipe import DataSection, Part, Section, merged, parse_overrides
@@ -126,7 +127,7 @@ def load_classic_recipe(path: str | Path, overrides: list[str] | tuple[str, ...]
     """
     path = Path(path)
     try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+        plain = strict_yaml.parse(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"recipe {path}", expected="a readable YAML file", got=str(error)) from error
     if not isinstance(plain, dict):

@@ -199,14 +199,14 @@ def conflict_ratio(
         limit: what the ratio may be.
 
     Returns:
-        What `bootstrap.compare` says (ratio, ci95, p, or a reason), the limit, and `within`: whether the upper end of
-        the interval keeps it; None without an interval.
+        What `bootstrap.compare` says (ratio, ci95, or a reason), the limit, p (one-sided, of a ratio below the limit),
+        and `within`: whether the upper end of the interval keeps it; None without an interval.
     """
     if lying.shape != alone.shape:
         raise InputError("conflict_ratio", expected="errors of the same items", got=f"{lying.shape}, {alone.shape}")
     found = bootstrap.compare(lying, alone)
     within = None if found.get("ci95") is None else bool(found["ci95"][1] <= limit)
-    return {**found, "limit": limit, "within": within}
+    return {**found, "p": bootstrap.compare(lying, limit * alone)["p"], "limit": limit, "within": within}
 
 
 def _check(where: str, curves: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mmkp.study.grid_results import GridResults
+from mmkp.study.results import SCORE_STEPS
 from mmkp.study.statistics import Comparison, compare_family
 from mmkp.study.tables import Estimate, Table, p_value
 from mmkp.study.verdict import Judged, find
@@ -39,6 +40,7 @@ def origin_of(grid: GridResults) -> Origin:
     seeds = f"seed{'s' * (len(finished) > 1)} {', '.join(map(str, finished))}"
     seeds += f" ({lacking} cell{'s' * (lacking > 1)} without results)" if lacking else ""
     items = f"{len(grid.ids)} items in {grid.draws.count} groups"
+    commands = list(dict.fromkeys(c if " --out " in c else c.replace(".yaml", ".yaml --out OUT", 1) for c in commands))
     return Origin("`, `".join(commands), ", ".join(commits), seeds, items)
 
 
@@ -148,9 +150,11 @@ def part_table(grid: GridResults, family: Family, origin: Origin) -> Table:
                 star = "*" if c.p_holm is not None and c.p_holm < grid.study.alpha else ""
                 cells.append(Estimate(c.ratio, c.ratio_ci95, digits=3, mark=star))
             rows.append([label(grid, arm), condition, *cells])
+    primary = sum(part == grid.primary for _, _, part in family)
     text = (
         f"Error as a ratio to {grid.reference}'s, by group of keypoints; a star: p < {grid.study.alpha} after Holm's "
-        f"correction over these {len(family)} tests."
+        f"correction, for {grid.primary} over the {primary} tests of the table above, for the others, which "
+        f"nobody asked about beforehand, over their {len(family) - primary}."
     )
     return Table("parts", "Where: by group of keypoints", origin.caption(text), head, rows)
 
@@ -197,11 +201,25 @@ def cost_table(grid: GridResults, origin: Origin) -> Table:
     words = [f"{b['steps']} steps" if b.get("steps") else f"{b['cpu_seconds']:g} CPU-seconds" for b in budgets]
     given = " or ".join(dict.fromkeys(words)) or "none"
     text = (
-        f"Means over seeds. Budget of training of every network: {given}; tuning: {grid.study.tuning}. ms: of the "
-        "forward pass per item (CPU time on a CPU; for the classic arm its whole prediction). Peak memory: of the "
-        "cell's process."
+        f"Means over seeds. Budget of training of every network: {given}{_spent(grid)}; tuning: {grid.study.tuning}. "
+        "ms: of the forward pass per item (CPU time on a CPU, beside the cells that ran then; for the classic arm its "
+        "whole prediction). Peak memory: of the cell's process."
     )
     return Table("cost", "Cost", origin.caption(text), head, [[r[0], *(r[i + 1] for i in used)] for r in rows])
+
+
+def _spent(grid: GridResults) -> str:
+    """What the networks' cells took of it, those that trained in one go."""
+    metas = [c.meta for c in grid.cells.values() if not c.meta["classic"]]
+    taken = [m["cpu_s"] for m in metas if m.get("cpu_s") is not None]
+    if not taken or all(m["budget"].get("steps") for m in metas):
+        return ""
+    span = f" (taken: {min(taken):.0f} to {max(taken):.0f} by cell"
+    return (
+        f"{span}; not known of {len(metas) - len(taken)}, which were resumed)"
+        if len(taken) < len(metas)
+        else f"{span})"
+    )
 
 
 def cost(grid: GridResults, arm: str, key: str, unit: float = 1) -> float | None:
@@ -237,10 +255,12 @@ def confidence_table(grid: GridResults, origin: Origin) -> Table:
                 tested.append(len(rows) - 1)
     for at, found in zip(tested, compare_family(grid.groups, pairs, grid.study.alpha), strict=True):
         change = Estimate(found.difference, found.difference_ci95, digits=3)
-        rows[at][-2:] = [change, p_value(found.p_holm) or found.reason]
+        fine = found.difference is None or abs(found.difference) >= 0.5 / SCORE_STEPS
+        rows[at][-2:] = [change, (p_value(found.p_holm) or found.reason) if fine else "too small to tell"]
     text = (
         "ECE: expected calibration error over keypoints, 15 bins, right within 0.1 of the normalizer. Score against "
-        f"clear: mean confidence of {grid.primary} less that of the clear items, paired over groups; below 0, it falls."
+        f"clear: mean confidence of {grid.primary} less that of the clear items, paired over groups; below 0, it "
+        f"falls. Scores are kept in steps of 1/{SCORE_STEPS}: a change below half of that is too small to tell."
     )
     return Table("confidence", "Confidence", origin.caption(text), head, rows)
 

@@ -86,6 +86,10 @@ def run_cell(loaded: Loaded, cell: Cell, folder: Path, threads: int) -> CellResu
     judged = loaded.study.evaluate
     began = time.process_time()
     made = predict(dataset, judged.conditions, subsets_of(loaded, cell.arm))
+    lacking = made.meta.get("lacking", ())
+    if lacking:  # a figure of what no item has would be that of the mean shape, or of the rest
+        made = made.without(lacking)
+        meta["notes"] += [f"no item has {' or '.join(lacking)}: subsets with it have no figures"]
     if classic:
         meta["ms_32"] = (time.process_time() - began) * 1000 / len(dataset) / len(judged.conditions)
     confidence, tables = summarize_confidence(made, dataset.schema, GroupBootstrap(made.groups))
@@ -194,7 +198,7 @@ def _steps_of_arm(loaded: Loaded, cell: Cell, runs: Path, threads: int) -> tuple
     cell or the run of another seed has found, else by a probe; who comes second waits for the first's."""
     from mmkp.study.cost import PROBE_STEPS, steps_within
 
-    seconds, first = loaded.study.budget.cpu_seconds, loaded.study.seeds[0]
+    seconds, first = loaded.study.budget.cpu_seconds, 0  # whichever seeds are asked for: the same steps
     assert seconds is not None  # the study was checked: it has steps or seconds
     settings = training_key(loaded, cell.arm, first)
     note = runs / f"{cell.arm}.steps.json"
@@ -289,7 +293,7 @@ def _mean_shape(made: Predictions, schema: Any) -> dict[Any, Any]:
     cells = {(c, "mean_shape"): made.mean_shape_xy for c in made.visible}
     scores = {(c, "mean_shape"): v for c, v in blank.items()}
     of = Predictions(made.ids, made.groups, made.true_xy, made.boxes, made.mean_shape_xy, made.visible, cells, scores)
-    return {k: v for c in list(made.visible)[:1] for k, v in blocks_of(of, schema, c).items()}
+    return {k: v for c in made.visible for k, v in blocks_of(of, schema, c).items()}
 
 
 def worst_items(made: Predictions, schema: Any, subset: str) -> dict[str, Any]:

@@ -28,7 +28,24 @@ def check(study: Study) -> None:
         raise InputError(f"{where} arms", expected="names that differ", got=f"{twice[0]!r} more than once")
     if len(set(study.seeds)) != len(study.seeds):
         raise InputError(f"{where} seeds", expected="each seed once", got=str(list(study.seeds)))
+    labels = [arm.label or arm.name for arm in study.arms]
+    twice = sorted({x for x in labels if labels.count(x) > 1})
+    if twice:
+        remedy = "Two lines of a figure would have one name."
+        raise InputError(
+            f"{where} arms", expected="labels that differ", got=f"{twice[0]!r} more than once", remedy=remedy
+        )
+    if study.evaluate.split == "train":
+        remedy = "Take test, or validation while settings are chosen."
+        raise InputError(
+            f"{where} evaluate.split", expected="data that no arm was trained on", got="train", remedy=remedy
+        )
+    if len(set(study.evaluate.conditions)) != len(study.evaluate.conditions):
+        got = str(list(study.evaluate.conditions))
+        raise InputError(f"{where} evaluate.conditions", expected="each once", got=got)
     for arm in study.arms:
+        if any(not c.isprintable() for c in arm.label):
+            raise InputError(f"{where}, arm {arm.name} label", expected="one line", got=repr(arm.label))
         if arm.modalities and len(set(arm.modalities)) < len(arm.modalities):
             got = str(list(arm.modalities))
             raise InputError(f"{where}, arm {arm.name} modalities", expected="each once", got=got)
@@ -91,5 +108,8 @@ def _check_subsets(study: Study) -> None:
             raise InputError(f"study {study.name} subsets", expected="each once", got=str(list(subsets)))
     for name in (s for subsets in asked for s in subsets or ()):
         if name not in known:
-            remedy = nearest(name, known)
+            turned = "+".join(m for m in MODALITIES if m in name.split("+"))
+            remedy = (
+                f"Did you mean {turned!r}?" if set(turned.split("+")) == set(name.split("+")) else nearest(name, known)
+            )
             raise InputError(f"study {study.name} subsets", expected="a subset", got=repr(name), remedy=remedy)

@@ -53,7 +53,7 @@ class Progress:
         """A cell has ended."""
         self.done += 1
         self.left.remove(cell)
-        if seconds is not None:
+        if seconds is not None and state == "done":
             self.spent[cell.arm].append(seconds)
         took = "" if seconds is None else f", {seconds:.0f} s"
         where = "" if state == "done" else f" (see logs/{cell.name}.log)" if state == "failed" else ""

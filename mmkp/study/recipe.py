@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
+from mmkp import strict_yaml
 from mmkp.classic import is_classic
 from mmkp.classic.recipe import ClassicRecipe, parse_classic_recipe
 from mmkp.data.sample import MODALITIES
@@ -83,7 +84,7 @@ class CorruptionSection(Section):
 
     names: Annotated[tuple[str, ...], Field(min_length=1)]
     severities: Annotated[tuple[Severity, ...], Field(min_length=1)] = (1, 2, 3, 4, 5)
-    arms: tuple[str, ...] | None = None
+    arms: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     subsets: tuple[str, ...] | None = None
     items: Many = 120
 
@@ -110,7 +111,7 @@ class Study(Section):
     tuning: str = "none: every arm takes the base recipe's settings"
     evaluate: EvaluateSection = EvaluateSection()
     corruptions: tuple[CorruptionSection, ...] = ()
-    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
+    alpha: Annotated[float, Field(ge=1e-4, lt=0.5)] = 0.01
     margin: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     ceilings: bool = False
 
@@ -166,7 +167,7 @@ class Loaded:
         plain = copy.deepcopy(self.base if arm.recipe is None else self._read(arm.recipe))
         if not isinstance(plain.get("data", {}), dict):
             parse_recipe(plain, where)  # says what is wrong with it
-        plain["data"] = {**plain.get("data", {}), **self._data(own=arm.recipe is not None)}
+        plain["data"] = self._data(plain.get("data", {}), own=arm.recipe is not None)
         changes = {} if arm.recipe else dict(study.changes)
         if plain.get("kind") == "classic":
             return self._classic(plain, arm, seed, where)
@@ -198,12 +199,18 @@ class Loaded:
             put(plain, key, value)
         return parse_classic_recipe(plain, where)
 
-    def _data(self, own: bool) -> dict[str, Any]:
-        """The data section's entries that hold for every arm; the train split's options are an own recipe's own."""
-        given = self.base.get("data", {})
-        entries = {**(given if isinstance(given, dict) else {}), **self.study.data.model_dump(exclude_none=True)}
+    def _data(self, plain: dict[str, Any], own: bool) -> dict[str, Any]:
+        """A recipe's data section with the entries that hold for every arm.
+
+        The train split's options are an own recipe's own. Options of another dataset than the one asked for are none
+        of its.
+        """
+        given, asked = self.base.get("data", {}), self.study.data.model_dump(exclude_none=True)
+        base = given if isinstance(given, dict) else {}
+        dataset = asked.get("dataset", base.get("dataset"))
+        entries = {**_of_dataset(base, dataset), **asked}
         wanted = ("dataset", "options", *(() if own else ("train_options",)))
-        return {k: entries[k] for k in wanted if k in entries}
+        return {**_of_dataset(plain, dataset), **{k: entries[k] for k in wanted if k in entries}}
 
     def _read(self, name: str) -> dict[str, Any]:
         if name not in self._files:
@@ -249,6 +256,12 @@ def _reference(study: Study, modalities: dict[str, tuple[str, ...]], classic: se
             remedy="Add `- {name: image, modalities: [image]}`, or say `reference: ARM`.",
         )  # fmt: skip
     return alone[0]
+
+
+def _of_dataset(section: dict[str, Any], dataset: Any) -> dict[str, Any]:
+    """A data section without the options of another dataset."""
+    names = [str(d).partition(":")[0] for d in (section.get("dataset", dataset), dataset)]
+    return {k: v for k, v in section.items() if names[0] == names[1] or k not in ("options", "train_options")}
 
 
 def _check_parts(recipe: Recipe, arm: str) -> None:
@@ -297,7 +310,7 @@ def _read_yaml(path: Path, what: str) -> dict[str, Any]:
         remedy = nearest(path.stem, near) if near else ""
         raise InputError(f"{what} {path}", expected="a .yaml file", got="none there", remedy=remedy)
     try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+        plain = strict_yaml.parse(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{what} {path.name}", expected="readable YAML", got=str(error)) from error
     if not isinstance(plain, dict):

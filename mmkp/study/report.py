@@ -28,8 +28,9 @@ def write_report(loaded: Loaded, out: Path, say: Any = print) -> Path:
     """
     grid = GridResults(loaded, Folders(out).cells)
     origin, others = origin_of(grid), [a for a in grid.arms if a != grid.reference]
-    parts_family = analysis.compare(grid, others, grid.parts)
     primary_family = analysis.compare(grid, others, [grid.primary])
+    rest = [part for part in grid.parts if part != grid.primary]
+    parts_family = analysis.compare(grid, others, rest) | primary_family
     judged = analysis.judge(grid, primary_family)
     said = _verdict(grid, judged, origin)
     lines = [f"# Study {loaded.study.name}", "", "## Verdict", "", *said, ""]
@@ -103,7 +104,7 @@ def _price(grid: GridResults, arm: str) -> str:
     for key, name in (
         ("parameters", "parameters"),
         ("flops", "FLOPs"),
-        ("ms_32", "time at batch 32"),
+        ("ms_32", "time at batch 32 (each measured beside other cells)"),
         ("peak_mb", "memory"),
     ):
         own, base = cost(grid, arm, key), cost(grid, str(grid.reference), key)

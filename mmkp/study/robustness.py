@@ -106,8 +106,8 @@ def conflict_table(grid: GridResults, part: str, origin: Origin) -> Table:
             rows.append([name, label(grid, arm), found[-1], ratio, p_value(made.get("p")), *count, within])
     text = (
         f"Error of {part} with a clear image and another clip's sound or words (strongest severity asked), as a ratio "
-        f"to {grid.reference}'s on the same n items and seeds. p: one-sided, of being below 1. Within: the interval's "
-        f"upper end is at most {CONFLICT_LIMIT:.2f}."
+        f"to {grid.reference}'s on the same n items and seeds. p: one-sided, of being below {CONFLICT_LIMIT:.2f}. "
+        f"Within: the interval's upper end is at most {CONFLICT_LIMIT:.2f}."
     )
     head = ["conflict", "arm", "severity", "ratio", "p", "n", "groups", "within"]
     return Table("conflict", "A modality that lies", origin.caption(text, items=False), head, rows)

@@ -78,7 +78,7 @@ class Grid:
         waiting = [c for c in cells if self._is_open(c)]
         if len(waiting) < len(cells):
             self.say(f"{len(cells) - len(waiting)} of {len(cells)} cells are finished and not run again")
-        progress = Progress(self.loaded.study, cells, waiting, self.workers, self.folders, self.say)
+        progress = Progress(self.loaded.study, cells, waiting, self.workers * _ranks(), self.folders, self.say)
         running: list[Running] = []
         with progress:
             try:

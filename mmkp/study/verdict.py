@@ -1,8 +1,8 @@
 """The verdict in words, from the numbers alone: does fusion help, where and by how much; also when it does not.
 
 The rules: a fusion *helps* or *harms* when the corrected p is below alpha and every seed says the same; it *does not
-help* when the interval of the ratio leaves no room for a gain that matters (below 1 - margin), nor has any seed one
-where they disagree; with fewer than five groups, seeds that disagree, or an interval that leaves room for both, nobody
+help* when the interval of the ratio leaves no room for a gain that matters (below 1 - margin), nor has any seed one;
+with fewer than five groups, seeds that disagree, or an interval that leaves room for both, nobody
 *can tell*. Only arms that were judged on the same seeds are ranked.
 """
 
@@ -53,9 +53,9 @@ def find(found: Comparison, alpha: float = 0.01, margin: float = 0.05) -> Findin
         return Finding.CANNOT_TELL
     if found.p_holm < alpha and found.seeds_better in (0, found.seeds):
         return Finding.HELPS if found.ratio < 1 else Finding.HARMS
-    if found.p_holm < alpha and (found.lowest_seed is None or found.lowest_seed < 1 - margin):
-        return Finding.CANNOT_TELL  # what the bootstrap over groups cannot see: another seed, another answer
-    return Finding.DOES_NOT if found.ratio_ci95[0] >= 1 - margin else Finding.CANNOT_TELL
+    # what an interval over groups cannot see: another seed, another answer
+    lowest = found.ratio_ci95[0] if found.lowest_seed is None else min(found.ratio_ci95[0], found.lowest_seed)
+    return Finding.DOES_NOT if lowest >= 1 - margin else Finding.CANNOT_TELL
 
 
 def sentence(judged: Judged, reference: str, margin: float = 0.05) -> str:
@@ -81,6 +81,9 @@ def sentence(judged: Judged, reference: str, margin: float = 0.05) -> str:
     if judged.finding is Finding.CANNOT_TELL and not low <= 1 <= high:
         agree = c.seeds_better in (0, c.seeds)
         words = f"cannot tell: {'not significant after correction' if agree else 'the seeds disagree'}"
+    if judged.finding is Finding.CANNOT_TELL and low >= 1 - margin and c.lowest_seed is not None:
+        agree = c.seeds_better in (0, c.seeds)
+        words = f"cannot tell: {'' if agree else 'the seeds disagree, '}one has {_change(c.lowest_seed)}"
     small = judged.finding is Finding.HELPS and high > 1 - margin
     return f"{what}: {words}{' (the gain may be smaller than matters)' if small else ''}; {numbers}."
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 
@@ -54,6 +56,35 @@ def test_the_correction_can_find_something_in_a_large_family():
     """Of 60 tests, with 10,000 draws the least p after Holm would be 0.012: there are more draws."""
     pairs = [errors(0.8, 0.001, 1)] * 60
     assert max(c.p_holm or 1 for c in compare_family(GROUPS, pairs)) < 0.01
+
+
+def test_few_groups_promise_no_more_than_their_signs_do():
+    """Of 5 groups that all gain, 2 of the 32 ways to exchange both errors differ as much; of 8, 2 of 256."""
+    for groups, p in ((5, 2 / 32), (8, 2 / 256), (12, 2 / 4096)):
+        base = np.random.default_rng(groups).uniform(1, 2, (1, groups))
+        gains = base - np.linspace(0.1, 0.3, groups)
+        found = compare_family(np.arange(groups).astype(str), [(gains, base)])[0]
+        assert found.p == pytest.approx(max(p, 2 / 10_001))
+
+
+def test_signs_are_flipped_by_hand():
+    """Differences 1 1 1 1 1 -3 sum to 2: of 64 ways those with |sum| of 2 or more; a sum is even."""
+    gaps = np.array([1.0, 1, 1, 1, 1, -3])
+    sums = [abs(sum(g * s for g, s in zip(gaps, signs, strict=True))) for signs in product((1, -1), repeat=6)]
+    base = np.full((1, 6), 10.0)
+    found = compare_family(np.array(list("abcdef")), [(base + gaps, base)])[0]
+    assert found.p == pytest.approx(np.mean([s >= 2 for s in sums]), rel=0.35)  # the bootstrap's may be larger
+    assert found.p >= np.mean([s >= 2 for s in sums])
+
+
+def test_chance_is_seldom_taken_for_a_difference_however_few_the_groups():
+    """Of 300 comparisons without a difference about 3 have p < 0.01; the bootstrap alone has 15 of 8 groups."""
+    rng = np.random.default_rng(0)
+    for groups in (8, 20):
+        base = np.full((1, groups), 10.0)
+        pairs = [(base + rng.normal(0, 1, (1, groups)), base) for _ in range(300)]
+        found = compare_family(np.arange(groups).astype(str), pairs, alpha=0.5)
+        assert np.mean([c.p is not None and c.p < 0.01 for c in found]) < 0.025
 
 
 def test_no_difference_is_not_found():
@@ -116,6 +147,16 @@ def test_seeds_that_disagree(gains, loses, finding):
     assert found.lowest_seed == pytest.approx(gains, abs=0.002)
     said = sentence(Judged("a", "clear", "lips", found, finding), "image")
     assert ("the seeds disagree" in said) == (finding is Finding.CANNOT_TELL)
+
+
+def test_a_seed_that_gains_is_not_ruled_out_whatever_p_says():
+    """Nothing significant, an interval about 1, but one seed has 8 % less error."""
+    plain = {"ratio_ci95": (0.997, 1.025), "p": 0.1, "p_holm": 0.4, "seeds": 3, "seeds_better": 1}
+    found = Comparison(0.0351, 0.0347, 1.011, 120, lowest_seed=0.92, **plain)
+    assert find(found) is Finding.CANNOT_TELL
+    said = sentence(Judged("a", "c", "p", found, find(found)), "b")
+    assert "cannot tell: the seeds disagree, one has 8 % less;" in said
+    assert find(Comparison(0.0351, 0.0347, 1.011, 120, lowest_seed=0.96, **plain)) is Finding.DOES_NOT
 
 
 def test_seeds_that_agree_are_not_blamed_for_what_the_correction_takes():

@@ -45,7 +45,7 @@ def test_a_shipped_study_loads_and_says_what_it_costs(path):
 
 
 def test_the_studies_that_are_shipped():
-    assert [p.stem for p in STUDIES] == ["grid", "talker", "toy"]
+    assert [p.stem for p in STUDIES] == ["grid", "talker", "talker_from_wild", "toy"]
     talker = load_study(ROOT / "recipes" / "studies" / "talker.yaml")
     assert len(talker.study.arms) * len(talker.study.seeds) == 24
     assert talker.classic == {"classic"}
@@ -101,6 +101,13 @@ def test_an_arm_is_the_base_recipe_with_its_changes(tmp_path):
         ({"arms": [{"name": "image", "modalities": ["image", "image"]}]}, "arm image modalities: expected each once"),
         ({"evaluate": {"subsets": ["image", "image"]}}, "subsets: expected each once"),
         ({"evaluate": {"conditions": ["covered"]}, "corruptions": [{"names": ["blur"]}]}, "clear among them"),
+        ({"evaluate": {"split": "train"}}, "evaluate.split: expected data that no arm was trained on, got train"),
+        ({"evaluate": {"conditions": ["clear", "clear"]}}, "evaluate.conditions: expected each once"),
+        ({"evaluate": {"subsets": ["text+image"]}}, "Did you mean 'image+text'?"),
+        ({"arms": [{"name": "image", "modalities": ["image"]}, {"name": "b", "label": "image"}]}, "labels that differ"),
+        ({"arms": [{"name": "image", "modalities": ["image"], "label": "two\nlines"}]}, "label: expected one line"),
+        ({"corruptions": [{"names": ["blur"], "arms": []}]}, "at least 1 item"),
+        ({"alpha": 1e-9}, "greater than or equal to 0.0001"),
         ({"seeds": [2**64]}, "less than 4294967296"),
         ({"budget": {"cpu_seconds": float("inf")}}, "finite"),
         ({"kind": None}, "kind: study"),
@@ -112,6 +119,27 @@ def test_a_fault_is_named(tmp_path, changes, words):
     with pytest.raises(InputError) as caught:
         load_study(written(tmp_path, **changes))
     assert words in str(caught.value)
+
+
+def test_a_key_that_stands_twice_is_a_fault(tmp_path):
+    path = written(tmp_path)
+    path.write_text(path.read_text() + "seeds: [0]\nseeds: [1]\n")
+    with pytest.raises(InputError, match="'seeds' more than once, first in line"):
+        load_study(path)
+
+
+def test_another_dataset_does_not_get_the_options_of_the_first(tmp_path):
+    path = written(tmp_path, data={"dataset": "grid:somewhere"})
+    recipe: Any = load_study(path).recipe("image", 0, 9)
+    assert (recipe.data.dataset, recipe.data.options, recipe.data.train_options) == ("grid:somewhere", {}, {})
+    recipe = load_study(path, ["data.options.frame_step=5"]).recipe("image", 0, 9)
+    assert (recipe.data.options, recipe.data.train_options) == ({"frame_step": 5}, {})
+    own = {"name": "classic", "recipe": str(ROOT / "recipes" / "classic_hog_svm.yaml")}
+    arms = [{"name": "image", "modalities": ["image"]}, own]
+    for dataset, kept in (("grid:somewhere", False), ("talker", True)):
+        recipe = load_study(written(tmp_path, arms=arms, data={"dataset": dataset})).recipe("classic", 0, 9)
+        assert recipe.data.dataset == dataset
+        assert bool(recipe.data.options) is bool(recipe.data.train_options) is kept
 
 
 def test_files_that_are_no_studies(tmp_path):

@@ -63,7 +63,7 @@ def test_every_caption_names_command_seeds_and_commit(reported):
     assert {t.stem for t in tables} >= {"error_covered", "tests", "parts", "subsets_clear", "cost", "confidence"}
     for table in tables:
         caption = table.read_text().strip().splitlines()[-1]
-        for word in ("`mmkp study made.yaml`", "seeds 0, 1", "commit abc1234"):
+        for word in ("`mmkp study made.yaml --out OUT`", "seeds 0, 1", "commit abc1234"):
             assert word in caption.replace("Seeds", "seeds"), table
         assert ("80 items in 20 groups" in caption) != (table.stem in ("robustness", "conflict")), table
         assert table.with_suffix(".csv").is_file()

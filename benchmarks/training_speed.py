@@ -239,7 +239,7 @@ def gpu_lines(options: argparse.Namespace, scratch: str) -> Iterator[str]:
 
     yield f"{torch.cuda.get_device_name()}, batch {options.batch or 'of the recipe'}"
     yield ""
-    yield "| precision | compiled | items / s | model TFLOP/s | of peak | data wait, share of a step |"
+    yield "| precision | compiled | items / s | model TFLOP/s | of bf16's peak | data wait, share of a step |"
     yield "|---|---|---|---|---|---|"
     size = [f"training.batch_size={options.batch}"] if options.batch else []
     for precision, compiled in itertools.product(("no", "bf16"), (False, True)):
@@ -258,7 +258,7 @@ def gpu_lines(options: argparse.Namespace, scratch: str) -> Iterator[str]:
         spent = seconds(lambda t=trainer, b=batches: [t._step(b) for _ in range(options.rounds)])
         rate = options.rounds * trainer.samples_per_step / spent
         flops = counter.get_total_flops() * options.rounds / spent / 1e12
-        share = f"{100 * flops / options.peak_tflops:.2f} %" if options.peak_tflops else ""
+        share = f"{100 * flops / options.peak_tflops:.2f} %" if options.peak_tflops and precision == "bf16" else "–"
         yield (f"| {'float32' if precision == 'no' else precision} | {'yes' if compiled else 'no'} | {rate:.0f} | "
                f"{flops:.2f} | {share} | {log.waited_s / spent:.3f} |")  # fmt: skip
 

@@ -128,7 +128,9 @@ def test_the_summary_has_the_stated_form_and_values(predictions):
     assert entry["pck"] == entry["pck@0.1"]
     assert set(summary["conditions"]["clear"]) == {"image", "audio", "image+audio", "mean_shape"}
     compared = summary["comparisons"]["clear"]
-    assert compared["image+audio / image"]["lips"]["better"]
+    lips = compared["image+audio / image"]["lips"]
+    assert lips["p"] == 1 / 64  # all of 6 groups gain: one of the 64 ways that their signs can fall
+    assert not lips["better"] and lips["ratio"] < 1
     assert compared["image+audio / image"]["all"]["ratio"] == pytest.approx(0.5)
     assert not compared["audio / image"]["all"]["not_worse"]
 

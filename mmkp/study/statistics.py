@@ -9,10 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from mmkp.evaluation.score import DRAWS, MIN_GROUPS
+from mmkp.evaluation.score import CHUNK, DRAWS, MIN_GROUPS, sign_flips
 
-CHUNK = 10_000
-EXACT = 15  # groups of which every exchange of signs is counted
 RESOLUTION = 10  # the least p that the draws can show is this far below what the correction asks for
 
 
@@ -76,7 +74,7 @@ def compare_family(
     if tested:
         sums = np.stack([_sums(index, len(names), *averaged[i]) for i in tested])  # (C, 3, G)
         low, high, p = _bootstrap(sums, draws, seed)
-        p = np.maximum(p, _sign_flips(sums[:, 0] - sums[:, 1], draws, seed))
+        p = np.maximum(p, sign_flips(sums[:, 0] - sums[:, 1], draws, seed))
         for at, i in enumerate(tested):
             spans = [(float(low[k, at]), float(high[k, at])) for k in (0, 1)]
             made[i] = replace(made[i], difference_ci95=spans[0], ratio_ci95=spans[1], p=float(p[at]))
@@ -156,20 +154,3 @@ def _bootstrap(
             ratio = np.where(known, total / np.maximum(base, 1e-12), np.nan)
             low, high = np.nanpercentile(np.stack([gap, ratio]), [2.5, 97.5], axis=2)
     return low, high, np.minimum(1.0, 2 * (1 + np.minimum(above, below)) / (1 + draws))
-
-
-def _sign_flips(gaps: Float[np.ndarray, "C G"], draws: int, seed: int) -> Float[np.ndarray, " C"]:
-    """The two-sided p of the sign-flip test of groups' summed differences (Fisher's, for pairs).
-
-    Where a group has no difference, its sign changes nothing.
-    """
-    count = gaps.shape[1]
-    found = np.abs(gaps.sum(1)) * (1 - 1e-12)  # what a rounding tells apart is as much
-    if count <= EXACT:
-        ways = np.arange(1 << (count - 1))[:, None] >> np.arange(count) & 1  # the last group's sign stays: both sides
-        return (np.abs((1 - 2.0 * ways) @ gaps.T) >= found).mean(0)
-    rng, as_much = np.random.default_rng(seed), np.zeros(len(gaps))
-    for first in range(0, draws, CHUNK):
-        signs = 1 - 2.0 * rng.integers(0, 2, (min(CHUNK, draws - first), count))
-        as_much += (np.abs(signs @ gaps.T) >= found).sum(0)
-    return (1 + as_much) / (1 + draws)

@@ -297,3 +297,33 @@ def test_a_cell_finished_meanwhile_under_other_settings_is_put_aside(ran, tmp_pa
         later.run("gated")
     assert [p.name for p in (tmp_path / "cells" / "stale").iterdir()] == ["gated-0-others.parquet"]
     assert not (tmp_path / "cells" / "gated-0.parquet").exists()
+
+
+@NEEDS
+def test_subsets_that_the_data_has_nothing_of_have_no_figures(tmp_path, monkeypatch):
+    """Pictures alone: the fused arm is judged by its picture, and the verdict says why it cannot tell."""
+    from dataclasses import replace
+
+    from mmkp.study import cell
+
+    items = cell.evaluation_items
+
+    def silent(loaded):
+        whole = items(loaded)
+        return cell.Listed([replace(s, text=None, audio=None) for s in map(whole.__getitem__, range(12))], whole.schema)
+
+    monkeypatch.setattr(cell, "evaluation_items", silent)
+    study = write_toy(tmp_path)
+    plain = yaml.safe_load(study.read_text())
+    plain |= {"arms": plain["arms"][:2], "corruptions": [], "budget": {"steps": 1, "checks": 1}}
+    plain["evaluate"]["conditions"] = ["covered", "clear"]
+    study.write_text(yaml.safe_dump(plain))
+    assert set(grid(study, tmp_path / "out", []).run().values()) == {"done"}
+    gated, image = (CellResults.load(tmp_path / "out" / "cells" / f"{arm}-0.parquet") for arm in ("gated", "image"))
+    assert {subset for _, _, subset, _ in gated.blocks} == {"image"}
+    assert "no item has text or audio: subsets with it have no figures" in gated.meta["notes"]
+    assert {("clear", 0, "mean_shape", "lips"), ("covered", 0, "mean_shape", "lips")} <= set(image.blocks)
+    run_study(study, [], tmp_path / "out", report_only=True)
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "gated: cannot tell, no item that both know" in report
+    assert "no item has text or audio" in report

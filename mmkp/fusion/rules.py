@@ -38,8 +38,8 @@ def _within(x: Tensor, low: float, high: float) -> bool:
     """Whether it lies on a CPU and all of it between the two; a GPU is not asked, which would have to wait."""
     if x.device.type != "cpu" or not x.numel():
         return False
-    lowest, highest = x.aminmax()
-    return low < lowest.item() and highest.item() < high
+    values = x.detach().numpy()  # its least and largest in the order of memory, whatever that of the axes
+    return bool(low < values.min() and values.max() < high)
 
 
 def _steps(x: Tensor, *functions: np.ufunc) -> Tensor:

@@ -272,3 +272,28 @@ def test_a_run_starts_from_a_checkpoint_and_so_does_its_average(grid_root, tmp_p
         assert torch.equal(value, first.state_dict()[name]), name
         assert torch.equal(average.module.state_dict()[name], value), name
     assert any("keypoints: 68 of 68" in line for line in parts.notes)
+
+
+def test_a_part_that_starts_anew_from_the_same_seed_is_told(tmp_path):
+    def made(seed: int) -> Any:
+        torch.manual_seed(seed)
+        config = MmkpConfig(
+            modalities=ALL, keypoint_schema=schema("a b c"), fusion={"name": "gated", "level": "feature"},
+            hidden_size=16, input_size_hw=(32, 32), image_config=IMAGE, **SMALL,
+        )  # fmt: skip
+        return make_model(config)[0]
+
+    begun = made(3)
+    with torch.no_grad():
+        for parameter in begun.parameters():
+            parameter += (
+                0.3 * parameter.std(correction=0).nan_to_num() * torch.randn_like(parameter)
+            )  # trained a little
+    folder = saved(begun, tmp_path / "m")
+    parts = ("encoders", "lifts", "heads")
+    told = [line for line in start_from(made(3), folder, parts) if line.startswith("note")]
+    assert len(told) == 1
+    assert "fusion starts anew from the values that" in told[0]
+    assert "another training.seed" in told[0]
+    assert not [line for line in start_from(made(4), folder, parts) if line.startswith("note")]
+    assert not [line for line in start_from(made(3), folder) if line.startswith("note")]  # nothing is left out

@@ -43,6 +43,7 @@ PER_MEMBER: dict[str, dict[str, int]] = {
 }  # fmt: skip
 OWN = ("mean_shape", "loss_weight")  # what the new data and the new recipe say
 SHOWN = 8  # names in a line
+ALIKE = 0.3  # correlation of weights; independent ones have none
 LEAST_OUTLINE = 3  # points
 ALL_OF = "+"  # joins the names of an outline; no keypoint has it in its name
 
@@ -86,7 +87,11 @@ def start_from(model: Any, source: str, parts: Collection[str] = ()) -> list[str
             "training.start_from", expected=f"a checkpoint that shares parts with the model ({_outline(model)})",
             got=f"{source} ({_outline(given)})", remedy="Take the checkpoint's own model section.",
         )  # fmt: skip
-    return [*_told(source, wanted, taken, given, model), _told_keypoints(names, outlines, wanted, taken, model.schema)]
+    anew = {name: _counterpart(name, held, given, model) for name in wanted if name not in taken}
+    return [
+        *_told(source, wanted, taken, given, model), *_told_siblings(source, wanted, anew),
+        _told_keypoints(names, outlines, wanted, taken, model.schema),
+    ]  # fmt: skip
 
 
 def match_keypoints(source: KeypointSchema, target: KeypointSchema) -> dict[str, str]:
@@ -265,6 +270,26 @@ def _told(source: str, wanted: dict[str, Slot], taken: set[str], given: Any, mod
         lines.append(f"start_from {source}: {part}: {state}")
     unused = [m for m in given.modalities if m not in model.modalities]
     return [*lines, *([f"start_from {source}: not used: {', '.join(unused)}"] if unused else [])]
+
+
+def _told_siblings(source: str, wanted: dict[str, Slot], anew: dict[str, Slot | None]) -> Iterator[str]:
+    """Parts that start anew, but from the very values that the checkpoint's began with: it had the same seed.
+
+    What was trained beside them fits them still, so that such a start is no independent one.
+    """
+    pairs: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    for name, other in anew.items():
+        own = wanted[name].tensor
+        if other is not None and own.ndim > 1 and own.shape == other.tensor.shape:
+            pairs.setdefault(name.partition(".")[0], []).append((own.flatten(), other.tensor.flatten()))
+    for part, found in pairs.items():
+        fresh, trained = (torch.cat([t.float() for t in side]) for side in zip(*found, strict=True))
+        alike = torch.nn.functional.cosine_similarity(fresh, trained, dim=0).item()
+        if alike > ALIKE:
+            yield (
+                f"note: {part} starts anew from the values that {source}'s began with (correlation {alike:.2f}); "
+                "another training.seed is independent of it"
+            )
 
 
 def _told_keypoints(

@@ -25,7 +25,7 @@ from mmkp.commands.shared import (
     WholeOption,
     fitting,
     tell_where_it_looks,
-)  # fmt: skip
+)
 from mmkp.commands.study import study
 from mmkp.errors import InputError, MmkpError
 

@@ -18,7 +18,7 @@ from mmkp.commands.shared import (
     WholeOption,
     fitting,
     tell_where_it_looks,
-)  # fmt: skip
+)
 from mmkp.errors import InputError
 
 Inputs = dict[str, Any]

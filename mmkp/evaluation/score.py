@@ -175,9 +175,8 @@ class GroupBootstrap:
 
         Returns:
             ratio of the means with its 95 % interval, p (one-sided: the share of draws without a gain; of at most 15
-            groups the sign-flip test's, where that is larger), and the
-            protocol's two words: better (p < 0.01), not_worse (upper end of the ratio at most 1.05); and worse (lower
-            end of the ratio above 1).
+            groups the sign-flip test's, where that is larger), and the protocol's two words: better (p < 0.01),
+            not_worse (upper end of the ratio at most 1.05); and worse (lower end of the ratio above 1).
         """
         both = ~(np.isnan(values) | np.isnan(base))
         values, base = np.where(both, values, np.nan), np.where(both, base, np.nan)

@@ -47,7 +47,7 @@ def robustness_table(grid: GridResults, part: str, origin: Origin) -> Table:
     """Error by severity of every corruption, with relative and effective robustness against the reference."""
     top = max((v for s in grid.study.corruptions for v in s.severities), default=5)
     base = grid.reference or "the reference"
-    measured = [str(v) for v in range(1, top + 1)] + [f"area below {base}", f"effective, against {base}"]
+    measured = [str(v) for v in range(1, top + 1)] + ["relative", f"area below {base}", f"effective, against {base}"]
     head = ["corruption", "arm", "n", "groups", "clear", *measured]
     rows: list[list[Any]] = []
     for name in corruption_names(grid):
@@ -56,16 +56,26 @@ def robustness_table(grid: GridResults, part: str, origin: Origin) -> Table:
             if own:
                 errors = [Estimate(own.get(v)) for v in range(top + 1)]
                 known = ~np.isnan(_over_seeds(_by_seed(grid, arm, name, part)[1])[0])
-                rows.append([name, label(grid, arm), *_count(grid, known), *errors, *areas(grid, arm, name, part)])
+                area = [own_area(grid, arm, name, part), *areas(grid, arm, name, part)]
+                rows.append([name, label(grid, arm), *_count(grid, known), *errors, *area])
     text = (
         f"NME / {grid.normalizer} of {part} by severity, of the n items in so many groups that are known at all of an "
-        f"arm's severities, over the seeds that {base} has too. Area below {base}: between its curve and the arm's "
-        "over severity, the axis scaled to 0 to 1 (tau of Taori et al. 2020; what MultiBench calls relative robustness "
-        "is minus the area of the arm's own curve). Effective: the same after both curves start at 0 (MultiBench, "
-        f"where the baseline is late fusion; here it is {base}). Both with 95 % intervals over groups; higher is "
-        f"better. Where {base} lacks the spoiled modality, its curve is flat."
+        f"arm's severities, over the seeds that {base} has too. Relative (MultiBench): minus the area under the arm's "
+        f"own curve over severity, the axis scaled to 0 to 1. Area below {base}: between its curve and the arm's (tau "
+        "of Taori et al. 2020). Effective: the same after both curves start at 0 (MultiBench, where the baseline is "
+        f"late fusion; here it is {base}). All with 95 % intervals over groups; higher is better. Where {base} lacks "
+        "the spoiled modality, its curve is flat."
     )
     return Table("robustness", "Corruptions", origin.caption(text, items=False), head, rows)
+
+
+def own_area(grid: GridResults, arm: str, name: str, part: str) -> Estimate | None:
+    """Relative robustness as MultiBench has it; None without two severities, or the clear items."""
+    at, own = _by_seed(grid, arm, name, part)
+    if len(at) < 2 or at[0] != 0:
+        return None
+    found = grid.draws.interval(relative_robustness(_over_seeds(own).T, at=at))
+    return Estimate(found["mean"], found["ci95"])
 
 
 def areas(grid: GridResults, arm: str, name: str, part: str) -> list[Estimate | None]:

@@ -294,8 +294,8 @@ def predictions(errors: list[float], folder: Path, groups: int) -> Path:
 
 def test_the_comparison_is_paired_over_groups(tmp_path):
     """2 px against 4 px on one of two points of a box of 100 px: 0.01 against 0.02, a ratio of 0.5 in every draw."""
-    folders = {"fine-tuned": predictions([2.0] * 12, tmp_path / "a", 6),
-               "scratch": predictions([4.0] * 12, tmp_path / "b", 6)}  # fmt: skip
+    folders = {"fine-tuned": predictions([2.0] * 12, tmp_path / "a", 12),
+               "scratch": predictions([4.0] * 12, tmp_path / "b", 12)}  # fmt: skip
     found = compare(folders, SCHEMA, "image")
     rows = found.rows["clear"]
     assert rows["fine-tuned"]["nme"]["mean"] == pytest.approx(0.01)

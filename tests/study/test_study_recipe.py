@@ -47,7 +47,7 @@ def test_a_shipped_study_loads_and_says_what_it_costs(path):
 def test_the_studies_that_are_shipped():
     assert [p.stem for p in STUDIES] == ["grid", "talker", "talker_from_wild", "toy"]
     talker = load_study(ROOT / "recipes" / "studies" / "talker.yaml")
-    assert len(talker.study.arms) * len(talker.study.seeds) == 24
+    assert len(talker.study.arms) * len(talker.study.seeds) == 27
     assert talker.classic == {"classic"}
     assert talker.recipe("classic", 1, 1).data.options == talker.recipe("image", 1, 9).data.options
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from mmkp.study import analysis
 from mmkp.study.analysis import Family, cost
@@ -75,10 +77,18 @@ def pareto(grid: GridResults, path: Path) -> Path:
         front = [p for p in sorted(points) if not any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in points)]
         axis.plot(*np.array(front).T.reshape(2, -1), color="#999999", linewidth=1, linestyle=":", zorder=0)
         axis.set(xscale="log", xlabel="ms per item, batch 32", title=condition)
+        _plain_numbers(axis.xaxis)
         axis.grid(alpha=0.3, which="both")
     axes[0, 0].set_ylabel(_error_label(grid), fontsize=8)
     _legend(figure, axes[0, 0])
     return _save(figure, path)
+
+
+def _plain_numbers(axis: Any) -> None:
+    """1, 2 and 5 times the powers of ten on a logarithmic axis, written out."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def part_gain(grid: GridResults, family: Family, path: Path) -> Path | None:
@@ -123,8 +133,11 @@ def robustness(grid: GridResults, part: str, path: Path) -> Path | None:
             if made:
                 axis.plot(list(made), list(made.values()), marker=".", color=colour(grid, arm), label=label(grid, arm))
         axis.set_title(name, fontsize=8)
-        axis.tick_params(labelsize=7)
-        axis.grid(alpha=0.3)
+        axis.set_yscale("log")  # a fault that ruins everything would press the others flat
+        _plain_numbers(axis.yaxis)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.tick_params(labelsize=7, which="both")
+        axis.grid(alpha=0.3, which="both")
     for axis in list(axes.flat)[len(names) :]:
         axis.axis("off")
     axes[0, 0].set_ylabel(f"NME, {part}", fontsize=8)

@@ -29,7 +29,8 @@ def total(members: Iterable[Float[Tensor, " B *rest"]], weights: Float[Tensor, "
     first, weight = next(shares)
     joined = first * over(weight, first).to(first.dtype)
     for x, w in shares:  # each is added as soon as it is made: a CPU's cache holds no more
-        joined.addcmul_(x, over(w, x).to(x.dtype))
+        joined = joined.to(torch.promote_types(joined.dtype, x.dtype))  # half precision beside float is float
+        joined.addcmul_(x.to(joined.dtype), over(w, x).to(joined.dtype))
     return joined
 
 

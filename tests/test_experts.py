@@ -48,3 +48,12 @@ def test_the_gradients_of_a_sum_are_those_of_finite_differences(fixed):
     members = [torch.randn(3, 2, dtype=torch.float64, requires_grad=i != fixed) for i in range(3)]
     weights = torch.rand(3, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda w, *x: weighted_sum(x, w), (weights, *members))
+
+
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("first", [0, 1])
+def test_half_precision_beside_float_is_float(half, first):
+    members = [torch.tensor([[1.001]]), torch.tensor([[2.0]], dtype=half)]
+    made = weighted_sum(members[first:] + members[:first], torch.full((1, 2), 0.5))
+    assert made.dtype == torch.float32
+    assert made.item() == pytest.approx(1.5005, abs=1e-6)

@@ -60,11 +60,7 @@ def predict_one(
             got="none" if not any(v is not None for v in given.values()) else "only what the model cannot use",
         )  # fmt: skip
     size = (BLANK_PX, BLANK_PX) if image is None else image.shape[:2]
-    if box_xywh is not None and image is not None:
-        x, y, width, height = box_xywh
-        if x >= size[1] or y >= size[0] or x + width <= 0 or y + height <= 0:
-            raise InputError("--box", expected=f"a box within {size[1]} x {size[0]} px", got=str(box_xywh))
-    check_where(box_xywh, whole, finder)
+    check_where(box_xywh, whole, finder, None if image is None else (size[0], size[1]))
     searcher = finder or loaded
     result = {
         "model": loaded.source, "schema": loaded.model.schema.model_dump(mode="json"), "image_size_hw": list(size),
@@ -88,12 +84,18 @@ def learned_whole(loaded: Loaded) -> bool:
     return isinstance(plain, dict) and plain.get("boxes") == "whole pictures"
 
 
-def check_where(box_xywh: list[float] | None, whole: bool, finder: Loaded | None) -> None:
-    """Refuse two places to look at, and a finder that cannot find.
+def check_where(
+    box_xywh: list[float] | None, whole: bool, finder: Loaded | None, image_hw: tuple[int, int] | None
+) -> None:
+    """Refuse a box beside the picture, two places to look at, and a finder that cannot find.
 
     Raises:
         InputError: so it is.
     """
+    if box_xywh is not None and image_hw is not None:
+        x, y, width, height = box_xywh
+        if x >= image_hw[1] or y >= image_hw[0] or x + width <= 0 or y + height <= 0:
+            raise InputError("--box", expected=f"a box within {image_hw[1]} x {image_hw[0]} px", got=str(box_xywh))
     if box_xywh is not None and whole:
         raise InputError("--whole", expected="no --box beside it", got=str(box_xywh))
     if finder is None:

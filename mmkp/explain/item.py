@@ -123,18 +123,13 @@ def _usable(loaded: Loaded, given: Given) -> Given:
 
 def _box(loaded: Loaded, given: Given, finder: Loaded | None) -> tuple[list[float] | None, str]:
     """The box and where it comes from, as in `mmkp.evaluation.single`, but of one face."""
-    check_where(given.box_xywh, given.whole, finder)
-    if given.image is None:
+    size = None if given.image is None else (given.image.shape[0], given.image.shape[1])
+    check_where(given.box_xywh, given.whole, finder, size)
+    if given.image is None or size is None or given.box_xywh is not None:
         return given.box_xywh, "given" if given.box_xywh else "none"
-    height, width = given.image.shape[:2]
-    if given.box_xywh is not None:
-        x, y, w, h = given.box_xywh
-        if x >= width or y >= height or x + w <= 0 or y + h <= 0:
-            raise InputError("--box", expected=f"a box within {width} x {height} px", got=str(given.box_xywh))
-        return given.box_xywh, "given"
     searcher = finder or loaded
     if given.whole or not can_find(searcher.model):
-        return geometry.whole_image_box((height, width)).tolist(), "whole image"
+        return geometry.whole_image_box(size).tolist(), "whole image"
     faces = find(searcher.model, searcher.processor, given.image, most=1)
     if not len(faces):
         expected = "a face that covers a sixth of the picture's width"
